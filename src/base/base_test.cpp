@@ -21,10 +21,10 @@ TEST(DType, HalfRoundTripsEveryFiniteValue) {
 }
 
 TEST(DType, HalfRoundsToNearestEven) {
-  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f), f32_to_f16(1.0f));             // tie to even
-  EXPECT_EQ(f32_to_f16(1.0f + 3 * 0x1p-11f), f32_to_f16(1.0f) + 2);     // tie to even, upwards
-  EXPECT_EQ(f32_to_f16(0x1p-25f), 0);                                   // tie at half the least subnormal
-  EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);                              // overflow to infinity
+  EXPECT_EQ(f32_to_f16(1.0f + 0x1p-11f), f32_to_f16(1.0f));          // tie to even
+  EXPECT_EQ(f32_to_f16(1.0f + 3 * 0x1p-11f), f32_to_f16(1.0f) + 2);  // tie to even, upwards
+  EXPECT_EQ(f32_to_f16(0x1p-25f), 0);       // tie at half the least subnormal
+  EXPECT_EQ(f32_to_f16(65520.0f), 0x7c00);  // overflow to infinity
 }
 
 TEST(DType, BFloat16RoundsToNearestEven) {

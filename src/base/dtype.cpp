@@ -70,7 +70,7 @@ uint16_t f32_to_f16(float value) {
   bits &= 0x7fffffffu;
   if (bits >= 0x7f800000u) return sign | (bits > 0x7f800000u ? 0x7e00u : 0x7c00u);
   if (bits >= 0x477ff000u) return sign | 0x7c00u;  // rounds past 65504
-  if (bits < 0x38800000u) {                        // subnormal half or zero: let the float adder round
+  if (bits < 0x38800000u) {  // subnormal half or zero: let the float adder round
     float magnitude;
     std::memcpy(&magnitude, &bits, 4);
     magnitude += 0.5f;

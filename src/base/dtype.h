@@ -1,6 +1,7 @@
 #pragma once
-// Element types and quantised block formats, as files store them. Block formats: source of the layouts is the GGUF
-// specification; a block holds block_elements consecutive values of a row in block_bytes bytes.
+// Element types and quantised block formats, as files store them. Block formats: source of the
+// layouts is the GGUF specification; a block holds block_elements consecutive values of a row in
+// block_bytes bytes.
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -8,7 +9,23 @@
 
 namespace heddle {
 
-enum class DType : uint8_t { f32, f16, bf16, i8, u8, i32, i64, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
+enum class DType : uint8_t {
+  f32,
+  f16,
+  bf16,
+  i8,
+  u8,
+  i32,
+  i64,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q4_k,
+  q5_k,
+  q6_k
+};
 
 struct DTypeInfo {
   std::string_view name;   // "f32", "q4_0", ...

@@ -59,7 +59,8 @@ void MmapFile::drop(size_t offset, size_t length) const {
 Result<std::string> read_text_file(const std::string& path, size_t limit) {
   HEDDLE_TRY(MmapFile file, MmapFile::open(path));
   const auto bytes = file.bytes();
-  if (bytes.size() > limit) return fail("{}: {} bytes, at most {} expected", path, bytes.size(), limit);
+  if (bytes.size() > limit)
+    return fail("{}: {} bytes, at most {} expected", path, bytes.size(), limit);
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// A read-only file mapped into memory. Pages are loaded on first touch and shared with the page cache.
+// A read-only file mapped into memory. Pages are loaded on first touch and shared with the page
+// cache.
 #include <cstddef>
 #include <span>
 #include <string>

@@ -1,6 +1,6 @@
 #pragma once
-// Result<T>: how an expected failure (file, request, memory, network) travels. The message says what failed,
-// where, and what was expected. A bug is not an expected failure: see check.h.
+// Result<T>: how an expected failure (file, request, memory, network) travels. The message says
+// what failed, where, and what was expected. A bug is not an expected failure: see check.h.
 #include <fmt/format.h>
 
 #include <string>
@@ -30,14 +30,14 @@ tl::unexpected<Error> fail(fmt::format_string<Args...> format, Args&&... args) {
 
 // HEDDLE_TRY(auto x, f()): x = value of f(), or return f()'s error.
 #define HEDDLE_TRY(decl, expr) HEDDLE_TRY_IMPL(HEDDLE_CONCAT(heddle_try_, __LINE__), decl, expr)
-#define HEDDLE_TRY_IMPL(tmp, decl, expr)                                          \
-  auto tmp = (expr);                                                              \
-  if (!tmp) return tl::unexpected<::heddle::Error>(std::move(tmp).error());       \
+#define HEDDLE_TRY_IMPL(tmp, decl, expr)                                    \
+  auto tmp = (expr);                                                        \
+  if (!tmp) return tl::unexpected<::heddle::Error>(std::move(tmp).error()); \
   decl = std::move(*tmp)
 
 // HEDDLE_TRY_STATUS(f()): return f()'s error if it failed.
-#define HEDDLE_TRY_STATUS(expr)                                                                \
-  do {                                                                                         \
-    auto heddle_status = (expr);                                                               \
+#define HEDDLE_TRY_STATUS(expr)                                                                   \
+  do {                                                                                            \
+    auto heddle_status = (expr);                                                                  \
     if (!heddle_status) return tl::unexpected<::heddle::Error>(std::move(heddle_status).error()); \
   } while (0)

@@ -1,6 +1,6 @@
 #pragma once
-// Counter-based random numbers: a value is a pure function of (seed, counter), so neither order nor batching changes it.
-// Mixing: SplitMix64 finaliser (Steele, Lea, Flood 2014), applied twice.
+// Counter-based random numbers: a value is a pure function of (seed, counter), so neither order nor
+// batching changes it. Mixing: SplitMix64 finaliser (Steele, Lea, Flood 2014), applied twice.
 #include <cstdint>
 
 namespace heddle {
@@ -12,7 +12,9 @@ inline uint64_t mix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-inline uint64_t random_u64(uint64_t seed, uint64_t counter) { return mix64(mix64(seed) ^ mix64(~counter)); }
+inline uint64_t random_u64(uint64_t seed, uint64_t counter) {
+  return mix64(mix64(seed) ^ mix64(~counter));
+}
 
 // Uniform in [0, 1) with 53 bits.
 inline double random_unit(uint64_t seed, uint64_t counter) {
@@ -25,7 +27,9 @@ class Rng {
   explicit Rng(uint64_t seed) : seed_(seed) {}
   uint64_t next() { return random_u64(seed_, counter_++); }
   double unit() { return random_unit(seed_, counter_++); }
-  int64_t below(int64_t bound) { return static_cast<int64_t>(next() % static_cast<uint64_t>(bound)); }
+  int64_t below(int64_t bound) {
+    return static_cast<int64_t>(next() % static_cast<uint64_t>(bound));
+  }
   float normal();  // mean 0, deviation 1 (Box-Muller)
 
  private:

@@ -14,8 +14,8 @@
 
 namespace heddle {
 
-// A generation counter starts a loop, a countdown ends it. Waiters spin briefly (the gap between two kernels of a
-// decode step is microseconds), then sleep.
+// A generation counter starts a loop, a countdown ends it. Waiters spin briefly (the gap between
+// two kernels of a decode step is microseconds), then sleep.
 struct ThreadPool::Impl {
   static constexpr int kSpins = 2000;
 
@@ -62,7 +62,8 @@ struct ThreadPool::Impl {
 
 ThreadPool::ThreadPool(int threads) : threads_(threads), impl_(std::make_unique<Impl>()) {
   HEDDLE_CHECK(threads >= 1, "threads {}", threads);
-  for (int t = 1; t < threads; ++t) impl_->workers.emplace_back([impl = impl_.get(), t] { impl->work(t); });
+  for (int t = 1; t < threads; ++t)
+    impl_->workers.emplace_back([impl = impl_.get(), t] { impl->work(t); });
 }
 
 ThreadPool::~ThreadPool() {

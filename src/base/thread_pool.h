@@ -1,6 +1,7 @@
 #pragma once
-// A fixed set of threads that share loops. Work is split statically by index, so which thread computes what never
-// depends on timing; kernels must also not depend on the number of threads (design, numerics).
+// A fixed set of threads that share loops. Work is split statically by index, so which thread
+// computes what never depends on timing; kernels must also not depend on the number of threads
+// (design, numerics).
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -17,15 +18,17 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  // Calls fn(thread) once on every thread, 0 <= thread < threads(), and returns when all are done. Not reentrant;
-  // one caller at a time.
+  // Calls fn(thread) once on every thread, 0 <= thread < threads(), and returns when all are done.
+  // Not reentrant; one caller at a time.
   template <class F>
   void run(F&& fn) {
     using Fn = std::remove_reference_t<F>;
-    run_raw([](void* ctx, int thread) { (*static_cast<Fn*>(ctx))(thread); }, const_cast<void*>(static_cast<const void*>(&fn)));
+    run_raw([](void* ctx, int thread) { (*static_cast<Fn*>(ctx))(thread); },
+            const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
-  // Splits [0, n) into contiguous ranges that are multiples of `grain` (but the last) and calls fn(begin, end, thread).
+  // Splits [0, n) into contiguous ranges that are multiples of `grain` (but the last) and calls
+  // fn(begin, end, thread).
   template <class F>
   void parallel_for(int64_t n, int64_t grain, F&& fn) {
     if (n <= 0) return;

@@ -1,0 +1,44 @@
+#include "backend/arena.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/check.h"
+
+namespace heddle::backend {
+namespace {
+constexpr int64_t kAlignment = 64;
+constexpr int64_t kFirstChunk = int64_t{1} << 20;
+}  // namespace
+
+void Arena::Free::operator()(std::byte* data) const { std::free(data); }
+
+void* Arena::allocate_bytes(int64_t bytes) {
+  HEDDLE_CHECK(bytes >= 0, "bytes {}", bytes);
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  while (chunk_ < chunks_.size()) {
+    Chunk& chunk = chunks_[chunk_];
+    if (offset_ + bytes <= chunk.size) {
+      void* result = chunk.data.get() + offset_;
+      offset_ += bytes;
+      return result;
+    }
+    ++chunk_;
+    offset_ = 0;
+  }
+  const int64_t size = std::max(bytes, chunks_.empty() ? kFirstChunk : chunks_.back().size * 2);
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, static_cast<size_t>(size)));
+  HEDDLE_CHECK(data != nullptr, "out of memory for {} bytes of scratch", size);
+  chunks_.push_back({std::unique_ptr<std::byte[], Free>(data), size});
+  chunk_ = chunks_.size() - 1;
+  offset_ = bytes;
+  return data;
+}
+
+int64_t Arena::reserved_bytes() const {
+  int64_t total = 0;
+  for (const Chunk& chunk : chunks_) total += chunk.size;
+  return total;
+}
+
+}  // namespace heddle::backend

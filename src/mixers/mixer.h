@@ -1,0 +1,88 @@
+#pragma once
+// A mixer is the whole token-mixing sub-layer x -> y: projections, convolution, gates, norms,
+// sequence kernel, output projection. Kind (a name and a factory) -> design (sizes, no weights:
+// what loader, planner and simulator need) -> mixer.
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/context.h"
+#include "base/result.h"
+#include "mixers/params.h"
+#include "ops/matmul.h"
+#include "state/batch.h"
+#include "state/state_part.h"
+
+namespace heddle::mixers {
+
+// A weight under the mixer's own name ("q_proj"); families map it to the names of files.
+struct WeightSpec {
+  std::string name;
+  std::vector<int64_t>
+      shape;           // [out, in] of a matrix, [n] of a vector, [channels, taps] of a convolution
+  bool matrix = true;  // false: read as float32 values
+};
+
+// Where a mixer's weights come from. Shapes have been checked against the WeightSpec.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual Result<ops::MatrixSource> matrix(std::string_view name) = 0;
+  virtual Result<std::vector<float>> values(std::string_view name) = 0;
+};
+
+// Work of one token at a position, for planner, simulator and benches. weights are those of the
+// sub-layer's matrices.
+struct Cost {
+  double flops = 0;         // multiply and add counted as two
+  double weight_bytes = 0;  // read once a step, however many tokens
+  double state_read_bytes = 0;
+  double state_write_bytes = 0;
+};
+
+class Mixer {
+ public:
+  virtual ~Mixer() = default;
+  // x [T, D] float32, already normalised; y [T, D] overwritten. Writes the records of every row,
+  // folds what the committed rows complete (PartView::next_summary). A row depends on its
+  // sequence's earlier records and ancestors only.
+  virtual void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
+                       const state::StateView& state, float* y) const = 0;
+  // Folds the F records in `open` onto `summary` into `next_summary`, part by part. parts [state
+  // parts of the design]; those that don't fold are ignored.
+  virtual void fold(backend::Context& ctx, std::span<const state::PartView> parts) const;
+  virtual int64_t weight_bytes() const = 0;  // memory held
+};
+
+class MixerDesign {
+ public:
+  virtual ~MixerDesign() = default;
+  virtual std::vector<state::StatePart> state_parts() const = 0;
+  virtual std::vector<WeightSpec> weights() const = 0;
+  virtual Cost cost(int64_t position) const = 0;
+  virtual Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
+                                              const ops::PackOptions& options) const = 0;
+};
+
+// A size that contract tests, goldens and benches run.
+struct MixerCase {
+  std::string name;
+  Params params;
+};
+
+// kv_dtype ("bf16" or "f32") is a parameter that the engine sets on every mixer; those without K/V
+// ignore it.
+struct MixerKind {
+  std::string_view name;
+  Result<std::unique_ptr<MixerDesign>> (*design)(const Params& params);
+  std::vector<MixerCase> (*cases)();
+};
+
+// Generated: one entry per folder of src/mixers.
+std::span<const MixerKind* const> mixer_table();
+Result<const MixerKind*> find_mixer(std::string_view name);
+
+}  // namespace heddle::mixers

@@ -1,0 +1,37 @@
+#pragma once
+// The numbers that a model family hands to a mixer: a small ordered map from name to int, double,
+// bool or string.
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "base/result.h"
+
+namespace heddle::mixers {
+
+class Params {
+ public:
+  using Value = std::variant<int64_t, double, bool, std::string>;
+  Params() = default;
+  Params(std::initializer_list<std::pair<const std::string, Value>> values) : values_(values) {}
+  Params& set(const std::string& name, Value value) {
+    values_[name] = std::move(value);
+    return *this;
+  }
+  // Required values: an error names the parameter. A double accepts an int.
+  Result<int64_t> integer(std::string_view name) const;
+  Result<double> number(std::string_view name) const;
+  // Optional ones.
+  int64_t integer_or(std::string_view name, int64_t fallback) const;
+  double number_or(std::string_view name, double fallback) const;
+  bool flag_or(std::string_view name, bool fallback) const;
+  std::string text_or(std::string_view name, std::string_view fallback) const;
+  const std::map<std::string, Value, std::less<>>& values() const { return values_; }
+
+ private:
+  std::map<std::string, Value, std::less<>> values_;
+};
+
+}  // namespace heddle::mixers

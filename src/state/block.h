@@ -1,0 +1,79 @@
+#pragma once
+// Reference-counted memory blocks: pages and summaries. A block with more than one reference is
+// immutable. Blocks belong to the engine's thread (no atomics); freed blocks are recycled by size.
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "state/state_part.h"
+
+namespace heddle::state {
+
+class BlockPool;
+
+struct Block {
+  std::byte* data;
+  int64_t bytes;
+  int64_t references;
+  Growth growth;
+  BlockPool* pool;
+};
+
+// A counted reference; copying shares, the last one returns the block to its pool.
+class BlockRef {
+ public:
+  BlockRef() = default;
+  ~BlockRef() { reset(); }
+  BlockRef(const BlockRef& other) : block_(other.block_) {
+    if (block_ != nullptr) ++block_->references;
+  }
+  BlockRef(BlockRef&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  BlockRef& operator=(BlockRef other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  void reset();
+  explicit operator bool() const { return block_ != nullptr; }
+  std::byte* data() const { return block_ == nullptr ? nullptr : block_->data; }
+  int64_t bytes() const { return block_ == nullptr ? 0 : block_->bytes; }
+  bool shared() const { return block_ != nullptr && block_->references > 1; }
+  const Block* get() const { return block_; }
+
+ private:
+  friend class BlockPool;
+  explicit BlockRef(Block* block) : block_(block) {}
+  Block* block_ = nullptr;
+};
+
+class BlockPool {
+ public:
+  BlockPool() = default;
+  ~BlockPool();
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
+
+  // 64-byte aligned, uninitialised. Blocks must not outlive the pool.
+  BlockRef allocate(int64_t bytes, Growth growth);
+  int64_t live_bytes(Growth growth) const { return live_[static_cast<size_t>(growth)]; }
+  int64_t live_bytes() const { return live_[0] + live_[1] + live_[2]; }
+  int64_t live_blocks() const { return blocks_; }
+  int64_t free_bytes() const { return free_bytes_; }  // recycled, ready to be used again
+
+ private:
+  friend class BlockRef;
+  void release(Block* block);
+  std::unordered_map<int64_t, std::vector<Block*>> free_;
+  std::array<int64_t, kGrowthClasses> live_{};
+  int64_t blocks_ = 0;
+  int64_t free_bytes_ = 0;
+};
+
+inline void BlockRef::reset() {
+  if (block_ != nullptr && --block_->references == 0) block_->pool->release(block_);
+  block_ = nullptr;
+}
+
+}  // namespace heddle::state

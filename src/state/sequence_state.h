@@ -1,0 +1,89 @@
+#pragma once
+// The state of one sequence: pages, open tails and summaries of every part, and the step protocol
+// over them.
+//
+//   begin_step(committed, drafts)   makes room for the records (copying shared open pages first)
+//   ... the model runs; mixers write through part_view() ...
+//   commit(accepted)                keeps the committed records and the accepted path of drafts,
+//   drops the others while fold_due(): the model folds every folded part through part_view(), then
+//   finish_fold()
+//
+// fold_due() is true only when accepted drafts complete a block; committed rows fold inside the
+// step.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "state/batch.h"
+#include "state/block.h"
+#include "state/state_part.h"
+
+namespace heddle::state {
+
+// References to everything that resuming at `position` needs (the resume rule). Cheap to copy;
+// never changes.
+struct PartSnapshot {
+  int64_t first_page = 0;  // page index of pages[0]
+  std::vector<BlockRef>
+      pages;  // per_token, window: up to the (partial) page of position - 1; a dropped page is null
+  BlockRef summary;  // folded: at floor(position / F) F; null at boundary 0
+  BlockRef open;     // folded: the records since; null when there are none
+};
+struct Snapshot {
+  int64_t position = 0;
+  std::vector<PartSnapshot> parts;  // as in the StateLayout
+  // Bytes of the blocks it refers to (shared or not), by growth class.
+  int64_t bytes(Growth growth) const;
+  int64_t bytes() const;
+};
+
+class SequenceState {
+ public:
+  // Empty, at position 0. Layout and pool must outlive it.
+  SequenceState(const StateLayout& layout, BlockPool& pool);
+  // Resumes from a snapshot of the same layout; shares all its blocks.
+  SequenceState(const StateLayout& layout, BlockPool& pool, const Snapshot& snapshot);
+
+  int64_t position() const { return position_; }  // committed tokens
+  // How many drafts may follow `committed` more tokens: up to the next fold boundary, and at most
+  // kMaxDrafts.
+  int64_t draft_room(int64_t committed) const;
+  static constexpr int64_t kMaxDrafts = 64;
+
+  void begin_step(int64_t committed, int64_t drafts);
+  PartView part_view(int64_t part) const;
+  // `accepted`: indices among the drafts, increasing, each the child of the one before: the path
+  // that is kept.
+  void commit(std::span<const int32_t> accepted = {});
+  bool fold_due() const { return fold_due_; }
+  void finish_fold();
+
+  // At the current position; allowed between steps only.
+  Snapshot snapshot() const;
+  // Bytes of the blocks this state refers to, by growth class.
+  int64_t bytes(Growth growth) const;
+
+ private:
+  struct PartState {
+    int64_t first_page = 0;                 // pages before it are gone
+    std::vector<BlockRef> pages;            // index = absolute page number
+    std::vector<std::byte*> page_pointers;  // same indices
+    BlockRef summary;
+    BlockRef next_summary;
+    BlockRef open;
+  };
+  void make_room(const StatePart& part, PartState& state);
+  void keep_path(const StatePart& part, PartState& state, std::span<const int32_t> accepted);
+  void drop_unreachable(const StatePart& part, PartState& state);
+
+  const StateLayout* layout_;
+  BlockPool* pool_;
+  std::vector<PartState> parts_;
+  int64_t position_ = 0;
+  int64_t step_committed_ = 0;
+  int64_t step_drafts_ = 0;
+  bool in_step_ = false;
+  bool fold_due_ = false;
+};
+
+}  // namespace heddle::state

@@ -1,0 +1,66 @@
+#pragma once
+// What a mixer remembers about a sequence, declared (design, section 2). Paging, snapshots, fork,
+// rollback, save and restore are written once over these declarations and never know a mixer's
+// name.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/dtype.h"
+
+namespace heddle::state {
+
+constexpr int64_t kPageTokens = 64;
+
+enum class Growth : uint8_t {
+  per_token,  // every record, in pages
+  window,     // the last `window` records (and the first `sinks`), in pages
+  folded,     // a summary at the last fold boundary, and the records since it in one open page
+};
+constexpr int64_t kGrowthClasses = 3;
+
+struct StatePart {
+  std::string name;  // unique inside a mixer: "k", "v", "conv", "delta"
+  Growth growth = Growth::per_token;
+  DType dtype = DType::f32;  // of the records; a summary is always f32
+
+  // A record is `strips` strips of `strip` elements. A page of R records is laid out
+  // [strips][R][strip], so that a mixer chooses between token-major (strips 1), head-major (strips
+  // = heads) and transposed (strip 1) pages.
+  int64_t strips = 1;
+  int64_t strip = 0;
+
+  // R. per_token: 64. folded: the fold length F, a divisor of 64. window: 64 when the mixer reads
+  // the records of a chunk back from the pages (sliding window attention); smaller (a divisor of
+  // 64, R >= window) when only the records that outlive the step are stored (convolution tails).
+  int64_t page_records = kPageTokens;
+
+  int64_t window = 0;            // window: records before the next token that it can still see
+  int64_t sinks = 0;             // window: first records that are never dropped
+  int64_t summary_elements = 0;  // folded: float32 values of one summary
+
+  int64_t record_elements() const { return strips * strip; }
+  int64_t record_bytes() const { return dtype_bytes(dtype, record_elements()); }
+  int64_t page_bytes() const { return record_bytes() * page_records; }
+  int64_t summary_bytes() const { return summary_elements * 4; }
+  bool stores_whole_chunk() const {
+    return growth == Growth::per_token || (growth == Growth::window && page_records == kPageTokens);
+  }
+};
+
+// All parts of all layers of a model, in order.
+struct StateLayout {
+  struct Entry {
+    int64_t layer;
+    StatePart part;
+  };
+  std::vector<Entry> entries;
+  std::vector<int64_t>
+      first_part;  // [layers + 1]: parts of layer l are entries[first_part[l] .. first_part[l + 1])
+
+  int64_t parts() const { return static_cast<int64_t>(entries.size()); }
+  // The largest fold length (1 when nothing folds): drafts never cross a multiple of it.
+  int64_t fold_length() const;
+};
+
+}  // namespace heddle::state
