@@ -61,6 +61,11 @@ class BlockPool {
   int64_t live_bytes() const { return live_[0] + live_[1] + live_[2]; }
   int64_t live_blocks() const { return blocks_; }
   int64_t free_bytes() const { return free_bytes_; }  // recycled, ready to be used again
+  // Gives recycled memory back to the system.
+  void trim();
+  // Fills every allocated block with 0xFF (NaN in every float format), so that a test sees a record
+  // that was read before it was written.
+  void set_poison(bool poison) { poison_ = poison; }
 
  private:
   friend class BlockRef;
@@ -69,6 +74,7 @@ class BlockPool {
   std::array<int64_t, kGrowthClasses> live_{};
   int64_t blocks_ = 0;
   int64_t free_bytes_ = 0;
+  bool poison_ = false;
 };
 
 inline void BlockRef::reset() {

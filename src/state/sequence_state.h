@@ -43,10 +43,15 @@ class SequenceState {
   SequenceState(const StateLayout& layout, BlockPool& pool);
   // Resumes from a snapshot of the same layout; shares all its blocks.
   SequenceState(const StateLayout& layout, BlockPool& pool, const Snapshot& snapshot);
+  // A fork is a snapshot and a second state of it, never a copy of the state.
+  SequenceState(const SequenceState&) = delete;
+  SequenceState& operator=(const SequenceState&) = delete;
+  SequenceState(SequenceState&&) = default;
+  SequenceState& operator=(SequenceState&&) = default;
 
   int64_t position() const { return position_; }  // committed tokens
-  // How many drafts may follow `committed` more tokens: up to the next fold boundary, and at most
-  // kMaxDrafts.
+  // How many drafts may follow `committed` more tokens: up to the next fold boundary of any part,
+  // and at most kMaxDrafts.
   int64_t draft_room(int64_t committed) const;
   static constexpr int64_t kMaxDrafts = 64;
 
@@ -65,16 +70,19 @@ class SequenceState {
 
  private:
   struct PartState {
-    int64_t first_page = 0;                 // pages before it are gone
-    std::vector<BlockRef> pages;            // index = absolute page number
-    std::vector<std::byte*> page_pointers;  // same indices
+    int64_t first_page = 0;                 // pages before it are gone; 0 when there are sinks
+    std::vector<BlockRef> pages;            // [i]: page first_page + i
+    std::vector<std::byte*> page_pointers;  // [p]: absolute page p, as mixers see it
     BlockRef summary;
     BlockRef next_summary;
     BlockRef open;
   };
   void make_room(const StatePart& part, PartState& state);
+  void make_room_folded(const StatePart& part, PartState& state);
   void keep_path(const StatePart& part, PartState& state, std::span<const int32_t> accepted);
+  void close_step_folded(const StatePart& part, PartState& state, int64_t accepted);
   void drop_unreachable(const StatePart& part, PartState& state);
+  BlockRef copy_records(const StatePart& part, const BlockRef& page, int64_t records);
 
   const StateLayout* layout_;
   BlockPool* pool_;

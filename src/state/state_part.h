@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/dtype.h"
+#include "base/result.h"
 
 namespace heddle::state {
 
@@ -59,8 +60,14 @@ struct StateLayout {
       first_part;  // [layers + 1]: parts of layer l are entries[first_part[l] .. first_part[l + 1])
 
   int64_t parts() const { return static_cast<int64_t>(entries.size()); }
-  // The largest fold length (1 when nothing folds): drafts never cross a multiple of it.
+  // The largest fold length (1 when nothing folds): a snapshot at a multiple of it has no open
+  // page.
   int64_t fold_length() const;
+  // The smallest one (0 when nothing folds): drafts never cross a multiple of it.
+  int64_t smallest_fold() const;
+  // Every field in range and consistent; the message names layer and part. Mixers take sizes from
+  // files, so whoever builds a layout calls this before using it.
+  Status validate() const;
 };
 
 }  // namespace heddle::state
