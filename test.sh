@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Builds Heddle and runs its tests, installing what is missing.
-# usage: ./test.sh [fast|slow|all] [--preset NAME] [--build-only] [-- CTEST_ARGUMENTS]
-#   fast   unit, contract and property tests: under a minute            slow   goldens, real models, end to end
-#   all    both (default)                                               --preset  of CMakePresets.json (default: dev)
+# usage: ./test.sh [fast|slow|all|threads] [--preset NAME] [--build-only] [-- CTEST_ARGUMENTS]
+#   fast      unit, contract and property tests: under a minute
+#   slow      goldens, real models, end to end
+#   all       both (default)
+#   threads   the fast suites whose code shares data between threads, for --preset tsan
+#   --preset  one of CMakePresets.json (default: dev), built in build/NAME
 # Exit status 0 only if every test ran and passed. Real models are fetched once into $HEDDLE_MODELS_DIR
 # (default: ~/.cache/heddle/models); Python packages go to build/venv.
 set -euo pipefail
@@ -13,11 +16,11 @@ build_only=0
 extra=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    fast|slow|all) what="$1"; shift ;;
+    fast|slow|all|threads) what="$1"; shift ;;
     --preset) preset="${2:?--preset needs a name}"; shift 2 ;;
     --build-only) build_only=1; shift ;;
     --) shift; extra=("$@"); break ;;
-    -h|--help) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,10s/^# //p' "$0"; exit 0 ;;
     *) echo "test.sh: unknown argument '$1' (see --help)" >&2; exit 2 ;;
   esac
 done
@@ -37,12 +40,13 @@ fi
 case "$what" in
   fast) targets=(fast_tests) ;;
   slow) targets=(slow_tests) ;;
+  threads) targets=(threaded_tests) ;;
   all) targets=(fast_tests slow_tests) ;;
 esac
 cmake --build "$build" --target "${targets[@]}"
 [ "$build_only" = 0 ] || exit 0
 
-if [ "$what" != fast ]; then
+if [ "$what" = slow ] || [ "$what" = all ]; then
   step "what slow tests need: real models and Python packages"
   for model in smollm2 gemma3; do
     HEDDLE_MODELS_DIR="$models" tools/fetch_model.py "$model"
@@ -58,10 +62,11 @@ if [ "$what" != fast ]; then
   echo "build/venv is ready"
 fi
 
-arguments=(--test-dir "$build" --output-on-failure --no-tests=error -j2)
+arguments=(--test-dir "$build" --output-on-failure --no-tests=error -j "$(nproc)")
 case "$what" in
   fast) arguments+=(-L '^fast$') ;;
   slow) arguments+=(-L '^slow$') ;;
+  threads) arguments+=(-L '^fast$' -R "$(cat "$build/threaded_suites")") ;;
 esac
 skipped_gpu=0
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then

@@ -7,6 +7,8 @@ add_custom_target(fast_tests)
 add_custom_target(slow_tests)
 add_custom_target(threaded_tests)
 set(heddle_threaded_suites base state engine server contract)
+string(REPLACE ";" "|" pattern "${heddle_threaded_suites}")
+file(WRITE ${CMAKE_BINARY_DIR}/threaded_suites "^(${pattern})_test\\.")
 
 # heddle_test(TARGET LABEL SOURCES LIBS...)
 function(heddle_test target label sources)
