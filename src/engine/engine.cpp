@@ -1,0 +1,372 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace heddle::engine {
+namespace {
+
+constexpr int64_t kScoreRows =
+    64;  // rows of one step when every row needs logits: bounds memory at large vocabularies
+
+double seconds_between(std::chrono::steady_clock::time_point from,
+                       std::chrono::steady_clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+}  // namespace
+
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::cancelled:
+      return "cancelled";
+    case FinishReason::error:
+      return "error";
+  }
+  return "error";
+}
+
+Engine::Engine(Executor& executor, const EngineOptions& options)
+    : executor_(executor), options_(options) {
+  state::PrefixCacheOptions cache_options;
+  cache_options.max_bytes = options.state_bytes;
+  cache_ = std::make_unique<state::PrefixCache>(executor.layout(), pool_, cache_options);
+  positions_are_free_ =
+      std::all_of(executor.layout().entries.begin(), executor.layout().entries.end(),
+                  [](const auto& entry) { return entry.part.growth == state::Growth::per_token; });
+}
+
+Engine::~Engine() = default;
+
+int64_t Engine::sequence_bytes(int64_t tokens) const {
+  int64_t total = 0;
+  for (const auto& entry : executor_.layout().entries) {
+    const state::StatePart& part = entry.part;
+    const int64_t pages = (tokens + part.page_records - 1) / part.page_records;
+    switch (part.growth) {
+      case state::Growth::per_token:
+        total += pages * part.page_bytes();
+        break;
+      case state::Growth::window: {
+        // The window, the chunk being written, and the page at either end.
+        int64_t live = (part.window + part.sinks) / part.page_records + 2;
+        if (part.stores_whole_chunk())
+          live += options_.scheduler.step_tokens / part.page_records + 1;
+        total += std::min(pages + 1, live) * part.page_bytes();
+        break;
+      }
+      case state::Growth::folded:
+        total += 2 * part.summary_bytes() + part.page_bytes();
+        break;
+    }
+  }
+  return total;
+}
+
+Result<RequestId> Engine::submit(Request request) {
+  const int64_t vocab = executor_.vocab_size();
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  if (prompt == 0) return fail("the prompt is empty, at least one token is expected");
+  for (const int32_t token : request.prompt)
+    if (token < 0 || token >= vocab)
+      return fail("token {} in the prompt: the vocabulary has {} tokens", token, vocab);
+  HEDDLE_TRY_STATUS(validate(request.sampling, vocab));
+  if (request.max_tokens < 0)
+    return fail("max_tokens is {}, 0 or more is expected", request.max_tokens);
+  const int64_t context = executor_.context_length();
+  if (prompt > context || (prompt == context && request.max_tokens > 0))
+    return fail("the prompt has {} tokens, the context of the model is {}", prompt, context);
+  request.max_tokens = std::min(request.max_tokens, context - prompt);
+  if (static_cast<int64_t>(waiting_.size()) >= options_.max_waiting)
+    return fail("{} requests are waiting already, try again later", waiting_.size());
+  auto sequence = std::make_unique<Sequence>();
+  sequence->reserved_bytes = sequence_bytes(prompt + request.max_tokens);
+  if (sequence->reserved_bytes > options_.state_bytes)
+    return fail("{} prompt and {} output tokens need {} MiB of state, {} MiB are configured",
+                prompt, request.max_tokens, sequence->reserved_bytes >> 20,
+                options_.state_bytes >> 20);
+  sequence->id = next_id_++;
+  sequence->tokens = request.prompt;
+  sequence->usage.prompt_tokens = prompt;
+  sequence->request = std::move(request);
+  sequence->submitted = Clock::now();
+  ++totals_.requests_submitted;
+  waiting_.push_back(std::move(sequence));
+  return waiting_.back()->id;
+}
+
+void Engine::cancel(RequestId id) {
+  for (auto& sequence : waiting_)
+    if (sequence->id == id) sequence->cancelled = true;
+  for (auto& sequence : running_)
+    if (sequence->id == id) sequence->cancelled = true;
+}
+
+std::vector<Event> Engine::step() {
+  std::vector<Event> events;
+  for (auto& sequence : running_)
+    if (sequence->cancelled) finish(*sequence, FinishReason::cancelled, "", events);
+  remove_finished();
+  admit(events);
+  const std::vector<PlannedChunk> chunks = plan();
+  if (!chunks.empty()) run(chunks, events);
+  remove_finished();
+  return events;
+}
+
+void Engine::admit(std::vector<Event>& events) {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Sequence& sequence = **it;
+    if (sequence.cancelled) {
+      finish(sequence, FinishReason::cancelled, "", events);
+      it = waiting_.erase(it);
+      continue;
+    }
+    if (static_cast<int64_t>(running_.size()) >= options_.scheduler.max_sequences ||
+        reserved_bytes_ + sequence.reserved_bytes > options_.state_bytes)
+      break;  // in order of arrival: nobody overtakes a large request for ever
+    start(sequence);
+    running_.push_back(std::move(*it));
+    it = waiting_.erase(it);
+  }
+}
+
+void Engine::start(Sequence& sequence) {
+  reserved_bytes_ += sequence.reserved_bytes;
+  cache_->set_max_bytes(options_.state_bytes - reserved_bytes_);
+  const Request& request = sequence.request;
+  const bool use_cache = options_.prefix_cache && request.use_cache && !request.score_prompt;
+  int64_t shared_prefix = 0;
+  if (use_cache) {
+    // The last prompt token always runs: its logits choose the first output token.
+    const auto match =
+        cache_->match(request.isolation_key, request.prompt, sequence.prompt_tokens() - 1);
+    shared_prefix = match.shared_tokens;
+    if (match.position > 0) {
+      cache_->touch(match);
+      sequence.state =
+          std::make_unique<state::SequenceState>(executor_.layout(), pool_, match.snapshot);
+      sequence.usage.cached_tokens = match.position;
+    }
+  }
+  if (!sequence.state)
+    sequence.state = std::make_unique<state::SequenceState>(executor_.layout(), pool_);
+  sequence.cuts = cuts_of(sequence, shared_prefix);
+  for (const int32_t token : request.prompt) sequence.seen.add_prompt(token);
+  sequence.first_step = Clock::now();
+  sequence.started = true;
+  sequence.usage.queue_seconds = seconds_between(sequence.submitted, sequence.first_step);
+  totals_.prompt_tokens += sequence.usage.prompt_tokens;
+  totals_.cached_tokens += sequence.usage.cached_tokens;
+}
+
+// Where resume points are stored while the prompt is read: at the template's boundaries, where this
+// prompt leaves a cached one (the next to leave there resumes exactly), and before the last token
+// (the same prompt again). A model whose every part is per_token resumes anywhere and needs none of
+// them.
+std::vector<int64_t> Engine::cuts_of(const Sequence& sequence, int64_t shared_prefix) const {
+  std::vector<int64_t> cuts;
+  if (!options_.prefix_cache || !sequence.request.use_cache || positions_are_free_) return cuts;
+  cuts = sequence.request.checkpoints;
+  cuts.push_back(shared_prefix);
+  cuts.push_back(sequence.prompt_tokens() - 1);
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  std::erase_if(cuts, [&](int64_t cut) {
+    return cut <= sequence.state->position() || cut >= sequence.prompt_tokens();
+  });
+  return cuts;
+}
+
+std::vector<PlannedChunk> Engine::plan() const {
+  std::vector<SequenceProgress> progress;
+  for (const auto& sequence : running_) {
+    SequenceProgress item;
+    item.pending = sequence->pending();
+    item.decoding = sequence->decoding();
+    if (!sequence->cuts.empty())
+      item.next_cut = sequence->cuts.front() - sequence->state->position();
+    if (sequence->request.score_prompt) item.row_limit = kScoreRows;
+    progress.push_back(item);
+  }
+  return plan_step(progress, options_.scheduler);
+}
+
+// Rows of this chunk whose logits are needed: all when scoring, else the last one if it ends what
+// is known.
+int64_t Engine::logit_rows(const Sequence& sequence, int64_t rows) const {
+  if (sequence.request.score_prompt && !sequence.decoding()) return rows;
+  return rows == sequence.pending() ? 1 : 0;
+}
+
+void Engine::run(std::span<const PlannedChunk> chunks, std::vector<Event>& events) {
+  std::vector<state::Segment> segments;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> rows;
+  std::vector<state::SequenceState*> sequences;
+  for (const PlannedChunk& chunk : chunks) {
+    Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
+    const int64_t start = sequence.state->position();
+    state::Segment segment;
+    segment.row = static_cast<int64_t>(tokens.size());
+    segment.start = start;
+    segment.length = chunk.tokens;
+    segments.push_back(segment);
+    sequence.state->begin_step(chunk.tokens, 0);
+    sequences.push_back(sequence.state.get());
+    for (int64_t i = 0; i < chunk.tokens; ++i) {
+      tokens.push_back(sequence.tokens[static_cast<size_t>(start + i)]);
+      positions.push_back(static_cast<int32_t>(start + i));
+    }
+    const int64_t wanted = logit_rows(sequence, chunk.tokens);
+    for (int64_t i = chunk.tokens - wanted; i < chunk.tokens; ++i)
+      rows.push_back(static_cast<int32_t>(segment.row + i));
+  }
+  const int64_t vocab = executor_.vocab_size();
+  logits_.resize(rows.size() * static_cast<size_t>(vocab));
+  state::BatchView batch;
+  batch.tokens = static_cast<int64_t>(tokens.size());
+  batch.segments = segments;
+  batch.positions = positions;
+  executor_.forward(batch, tokens, sequences, rows, logits_.data());
+  ++totals_.steps;
+  totals_.step_rows += batch.tokens;
+  float* next = logits_.data();
+  for (const PlannedChunk& chunk : chunks) {
+    Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
+    const int64_t wanted = logit_rows(sequence, chunk.tokens);
+    sequence.state->commit();
+    after_chunk(sequence, chunk.tokens, {next, static_cast<size_t>(wanted * vocab)}, events);
+    next += wanted * vocab;
+  }
+}
+
+void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<float> logits,
+                         std::vector<Event>& events) {
+  const int64_t position = sequence.state->position();
+  if (!sequence.cuts.empty() && sequence.cuts.front() == position) {
+    store(sequence);
+    sequence.cuts.erase(sequence.cuts.begin());
+  }
+  const auto vocab = static_cast<size_t>(executor_.vocab_size());
+  if (sequence.request.score_prompt && !sequence.decoding())
+    score_rows(sequence, position - rows, rows, logits, events);
+  if (sequence.pending() > 0) return;
+  if (sequence.usage.output_tokens == sequence.request.max_tokens) {  // scoring only
+    finish(sequence, FinishReason::length, "", events);
+    return;
+  }
+  choose_token(sequence, logits.last(vocab), events);
+}
+
+void Engine::score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
+                        std::vector<Event>& events) {
+  const auto vocab = static_cast<size_t>(executor_.vocab_size());
+  for (int64_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
+    Event event;
+    event.kind = Event::Kind::prompt_score;
+    event.request = sequence.id;
+    event.position = first + i + 1;
+    event.sample = score(logits.subspan(static_cast<size_t>(i) * vocab, vocab),
+                         sequence.tokens[static_cast<size_t>(first + i + 1)],
+                         std::max(sequence.request.sampling.logprobs, 0));
+    events.push_back(std::move(event));
+  }
+}
+
+void Engine::choose_token(Sequence& sequence, std::span<float> logits, std::vector<Event>& events) {
+  Event event;
+  event.request = sequence.id;
+  event.position = static_cast<int64_t>(sequence.tokens.size());
+  if (sequence.request.keep_logits) event.logits.assign(logits.begin(), logits.end());
+  event.sample = sample(logits, sequence.request.sampling, sequence.seen, event.position);
+  const int32_t token = event.sample.token;
+  const auto now = Clock::now();
+  if (sequence.usage.output_tokens == 0) sequence.first_token = now;
+  sequence.last_token = now;
+  sequence.tokens.push_back(token);
+  sequence.seen.add_output(token);
+  ++sequence.usage.output_tokens;
+  ++totals_.output_tokens;
+  events.push_back(std::move(event));
+  const auto& stops = sequence.request.stop_tokens;
+  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    finish(sequence, FinishReason::stop, "", events);
+  } else if (sequence.usage.output_tokens >= sequence.request.max_tokens) {
+    finish(sequence, FinishReason::length, "", events);
+  }
+}
+
+void Engine::store(Sequence& sequence) {
+  if (!options_.prefix_cache || !sequence.request.use_cache) return;
+  const int64_t position = sequence.state->position();
+  cache_->insert(sequence.request.isolation_key,
+                 std::span(sequence.tokens).first(static_cast<size_t>(position)),
+                 sequence.state->snapshot());
+}
+
+void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
+                    std::vector<Event>& events) {
+  if (sequence.started) {
+    const auto now = Clock::now();
+    const bool answered = sequence.usage.output_tokens > 0;
+    sequence.usage.prefill_seconds =
+        seconds_between(sequence.first_step, answered ? sequence.first_token : now);
+    sequence.usage.decode_seconds =
+        answered ? seconds_between(sequence.first_token, sequence.last_token) : 0;
+    if (sequence.state->position() > 0) store(sequence);
+    reserved_bytes_ -= sequence.reserved_bytes;
+    sequence.state.reset();
+    cache_->set_max_bytes(options_.state_bytes - reserved_bytes_);
+  }
+  ++(reason == FinishReason::cancelled ? totals_.requests_cancelled : totals_.requests_finished);
+  Event event;
+  event.kind = Event::Kind::finished;
+  event.request = sequence.id;
+  event.reason = reason;
+  event.error = std::move(error);
+  event.usage = sequence.usage;
+  events.push_back(std::move(event));
+}
+
+void Engine::remove_finished() {
+  std::erase_if(running_, [](const auto& sequence) { return sequence->state == nullptr; });
+}
+
+Engine::SavedSequence Engine::longest_prefix(const std::string& isolation_key,
+                                             std::span<const int32_t> tokens) const {
+  const auto match = cache_->match(isolation_key, tokens, static_cast<int64_t>(tokens.size()));
+  return {match.snapshot, {tokens.begin(), tokens.begin() + match.position}};
+}
+
+void Engine::restore(const std::string& isolation_key, const SavedSequence& saved) {
+  cache_->insert(isolation_key, saved.tokens, saved.snapshot);
+}
+
+EngineMetrics Engine::metrics() const {
+  EngineMetrics metrics = totals_;
+  metrics.running = static_cast<int64_t>(running_.size());
+  metrics.waiting = static_cast<int64_t>(waiting_.size());
+  for (int64_t g = 0; g < state::kGrowthClasses; ++g)
+    metrics.state_bytes_by_growth[g] = pool_.live_bytes(static_cast<state::Growth>(g));
+  metrics.cache_bytes = cache_->metrics().bytes;
+  metrics.cache_entries = cache_->metrics().resume_points;
+  return metrics;
+}
+
+void Engine::check_invariants() const {
+  HEDDLE_CHECK(reserved_bytes_ >= 0 && reserved_bytes_ <= options_.state_bytes, "reserved {}",
+               reserved_bytes_);
+  if (!running_.empty()) return;
+  HEDDLE_CHECK(reserved_bytes_ == 0, "{} bytes are reserved while nothing runs", reserved_bytes_);
+  HEDDLE_CHECK(pool_.live_bytes() == cache_->metrics().bytes, "{} bytes are held, {} are cached",
+               pool_.live_bytes(), cache_->metrics().bytes);
+}
+
+}  // namespace heddle::engine

@@ -1,0 +1,82 @@
+#pragma once
+// The engine on a thread of its own. Any thread submits and reads; requests and events cross
+// through queues, and nothing below takes a lock.
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+
+#include "engine/engine.h"
+
+namespace heddle::engine {
+
+class EngineService;
+
+// The answer to one request. Read by one thread. Dropping it before it has finished cancels the
+// request.
+class RequestStream {
+ public:
+  ~RequestStream();
+  RequestId id() const { return id_; }
+  // The next event, waiting up to `timeout`; nullopt when none came. After the finished event
+  // nothing follows.
+  std::optional<Event> next(std::chrono::milliseconds timeout);
+  // Waits as long as it takes. Not after the finished event.
+  Event next();
+  void cancel();
+
+ private:
+  friend class EngineService;
+  struct Queue {
+    std::mutex mutex;
+    std::condition_variable ready;
+    std::deque<Event> events;
+  };
+  EngineService* service_ = nullptr;
+  RequestId id_ = 0;
+  std::shared_ptr<Queue> queue_ = std::make_shared<Queue>();
+  bool finished_ = false;
+};
+
+class EngineService {
+ public:
+  // The executor must outlive the service.
+  EngineService(Executor& executor, const EngineOptions& options);
+  // Cancels what still runs and joins the thread. All streams must be gone.
+  ~EngineService();
+
+  // Refused requests carry the engine's reason. Waits for the running step to end.
+  Result<std::unique_ptr<RequestStream>> submit(Request request);
+  // Runs fn on the engine's thread between two steps and waits for it.
+  void call(const std::function<void(Engine&)>& fn);
+  EngineMetrics metrics();
+
+  // No new requests from now on; true when all running ones ended within `limit`, else the others
+  // are cancelled.
+  bool drain(std::chrono::milliseconds limit);
+
+ private:
+  friend class RequestStream;
+  void loop();
+  void post(std::function<void(Engine&)> command);
+  void dispatch(std::vector<Event> events);
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable idle_;
+  std::deque<std::function<void(Engine&)>> inbox_;
+  bool stop_ = false;
+  bool draining_ = false;
+  bool is_idle_ = true;
+  // Engine thread only.
+  Engine engine_;
+  std::unordered_map<RequestId, std::shared_ptr<RequestStream::Queue>> streams_;
+  std::thread thread_;
+};
+
+}  // namespace heddle::engine

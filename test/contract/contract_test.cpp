@@ -1,0 +1,337 @@
+// The state contract over every mixer x kernel set x SIMD target (design, sections 1 and 6): equal
+// bits whoever asks.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/cpu.h"
+#include "test/support/mixer_rig.h"
+
+namespace heddle::test {
+namespace {
+
+struct Setting {
+  const mixers::MixerKind* kind;
+  mixers::MixerCase mixer_case;
+  backend::KernelSet kernels;
+  std::string target;  // of the cpu kernels
+};
+
+std::vector<Setting> settings() {
+  std::vector<Setting> all;
+  for (const mixers::MixerKind* kind : mixers::mixer_table()) {
+    for (const mixers::MixerCase& mixer_case : kind->cases()) {
+      if (mixer_case.params.flag_or("bench_only", false)) continue;
+      all.push_back(
+          {kind, mixer_case, backend::KernelSet::reference, std::string(active_target())});
+      for (const std::string_view target : supported_targets())
+        all.push_back({kind, mixer_case, backend::KernelSet::cpu, std::string(target)});
+    }
+  }
+  return all;
+}
+
+std::string setting_name(const ::testing::TestParamInfo<Setting>& info) {
+  const Setting& s = info.param;
+  std::string name = std::string(s.kind->name) + "_" + s.mixer_case.name + "_" +
+                     (s.kernels == backend::KernelSet::reference ? "reference" : s.target);
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  return name;
+}
+
+class Contract : public ::testing::TestWithParam<Setting> {
+ protected:
+  void SetUp() override {
+    default_target_ = std::string(active_target());
+    ASSERT_TRUE(use_target(GetParam().target).has_value());
+  }
+  void TearDown() override { ASSERT_TRUE(use_target(default_target_).has_value()); }
+  MixerRig rig(int threads = 2) const {
+    return MixerRig(*GetParam().kind, GetParam().mixer_case, GetParam().kernels, threads);
+  }
+  // Long enough for several fold blocks, three pages and a window edge; the specification is slow,
+  // so it runs shorter.
+  int64_t length() const { return GetParam().kernels == backend::KernelSet::reference ? 131 : 203; }
+
+ private:
+  std::string default_target_;
+};
+
+TEST_P(Contract, AnyChunkingGivesEqualBits) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(length(), 1);
+  auto whole = r.sequence();
+  const Rows expected = r.feed(*whole, tokens);
+  for (const int64_t chunk : {1, 7, 63, 64, 65}) {
+    auto sequence = r.sequence();
+    EXPECT_TRUE(same_bits(r.feed(*sequence, tokens, chunk), expected)) << "chunk " << chunk;
+  }
+}
+
+TEST_P(Contract, EveryLengthAroundTheBoundaries) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(130, 2);
+  auto whole = r.sequence();
+  const Rows expected = r.feed(*whole, tokens);
+  const int64_t fold = r.layout.fold_length();
+  for (const int64_t n :
+       {int64_t{0}, int64_t{1}, fold - 1, fold, fold + 1, int64_t{63}, int64_t{64}, int64_t{65}}) {
+    if (n < 0) continue;
+    auto sequence = r.sequence();
+    const Rows head = r.feed(*sequence, {tokens.begin(), tokens.begin() + n});
+    EXPECT_TRUE(same_bits(head, {expected.begin(), expected.begin() + n})) << "length " << n;
+    const Rows next = r.feed(*sequence, {tokens.begin() + n, tokens.begin() + n + 5}, 1);
+    EXPECT_TRUE(same_bits(next, {expected.begin() + n, expected.begin() + n + 5}))
+        << "after length " << n;
+  }
+}
+
+TEST_P(Contract, AnyBatchAndThreadCountGivesEqualBits) {
+  const auto a = random_tokens(length(), 3);
+  const auto b = random_tokens(77, 4);
+  const auto c = random_tokens(30, 5);
+  Rows expected_a;
+  Rows expected_b;
+  Rows expected_c;
+  {
+    MixerRig alone = rig(1);
+    auto sa = alone.sequence();
+    auto sb = alone.sequence();
+    auto sc = alone.sequence();
+    expected_a = alone.feed(*sa, a);
+    expected_b = alone.feed(*sb, b);
+    expected_c = alone.feed(*sc, c);
+  }
+  for (const int threads : {1, 2, 3}) {
+    MixerRig r = rig(threads);
+    auto sa = r.sequence();
+    auto sb = r.sequence();
+    auto sc = r.sequence();
+    Rows got_a;
+    Rows got_b;
+    Rows got_c;
+    // A long prompt in pieces, a prompt in two halves and a sequence that decodes, side by side.
+    size_t at_a = 0;
+    size_t at_b = 0;
+    size_t at_c = 0;
+    while (at_a < a.size() || at_b < b.size() || at_c < c.size()) {
+      const size_t end_a = std::min(a.size(), at_a + 21);
+      const size_t end_b = std::min(b.size(), at_b + 39);
+      const size_t end_c = std::min(c.size(), at_c + 1);
+      std::vector<StepPart> parts;
+      if (end_c > at_c) parts.push_back({sc.get(), {c.begin() + at_c, c.begin() + end_c}, 0, {}});
+      if (end_a > at_a) parts.push_back({sa.get(), {a.begin() + at_a, a.begin() + end_a}, 0, {}});
+      if (end_b > at_b) parts.push_back({sb.get(), {b.begin() + at_b, b.begin() + end_b}, 0, {}});
+      const auto rows = r.forward(parts);
+      for (size_t i = 0; i < parts.size(); ++i) {
+        r.commit(*parts[i].sequence);
+        Rows& to = parts[i].sequence == sa.get()   ? got_a
+                   : parts[i].sequence == sb.get() ? got_b
+                                                   : got_c;
+        to.insert(to.end(), rows[i].begin(), rows[i].end());
+      }
+      at_a = end_a;
+      at_b = end_b;
+      at_c = end_c;
+    }
+    EXPECT_TRUE(same_bits(got_a, expected_a)) << threads << " threads";
+    EXPECT_TRUE(same_bits(got_b, expected_b)) << threads << " threads";
+    EXPECT_TRUE(same_bits(got_c, expected_c)) << threads << " threads";
+  }
+}
+
+TEST_P(Contract, ForksAndSnapshotsContinueAsAStraightRun) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(length(), 6);
+  const auto other = random_tokens(40, 7);
+  auto straight = r.sequence();
+  const Rows expected = r.feed(*straight, tokens);
+  for (const int64_t at : {1, 31, 32, 33, 64, 100}) {
+    auto first = r.sequence();
+    r.feed(*first, {tokens.begin(), tokens.begin() + at}, 29);
+    const state::Snapshot snapshot = first->snapshot();
+    // The owner goes elsewhere; two forks continue the original at different times.
+    r.feed(*first, other, 3);
+    state::SequenceState fork(r.layout, r.blocks, snapshot);
+    const Rows a = r.feed(fork, {tokens.begin() + at, tokens.end()}, 13);
+    EXPECT_TRUE(same_bits(a, {expected.begin() + at, expected.end()})) << "first fork at " << at;
+    state::SequenceState late(r.layout, r.blocks, snapshot);
+    const Rows b = r.feed(late, {tokens.begin() + at, tokens.end()});
+    EXPECT_TRUE(same_bits(b, {expected.begin() + at, expected.end()})) << "second fork at " << at;
+  }
+}
+
+TEST_P(Contract, RejectedDraftsLeaveNoTrace) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(110, 8);
+  auto straight = r.sequence();
+  const Rows expected = r.feed(*straight, tokens);
+  for (const int64_t at : {1, 30, 32, 63, 64, 95}) {
+    auto sequence = r.sequence();
+    r.feed(*sequence, {tokens.begin(), tokens.begin() + at}, 17);
+    for (const int64_t wish : {1, 3, 8}) {
+      const int64_t drafts = std::min<int64_t>(wish, sequence->draft_room(0));
+      if (drafts == 0) continue;
+      r.forward({{sequence.get(), random_tokens(drafts, 900 + wish), drafts, {}}});
+      r.commit(*sequence);
+      ASSERT_EQ(sequence->position(), at);
+    }
+    const Rows rest = r.feed(*sequence, {tokens.begin() + at, tokens.end()}, 11);
+    EXPECT_TRUE(same_bits(rest, {expected.begin() + at, expected.end()})) << "drafts at " << at;
+  }
+}
+
+TEST_P(Contract, AcceptedDraftsEqualAStraightRun) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(140, 9);
+  auto straight = r.sequence();
+  const Rows expected = r.feed(*straight, tokens);
+  auto sequence = r.sequence();
+  Rows got = r.feed(*sequence, {tokens.begin(), tokens.begin() + 20});
+  int64_t at = 20;
+  // Verification steps: one committed token, right drafts, then a wrong one; the number of drafts
+  // varies.
+  for (int round = 0; at < 130; ++round) {
+    const int64_t room = sequence->draft_room(1);
+    const int64_t right = std::min<int64_t>(round % 6, room);
+    const int64_t wrong = right < room ? 1 : 0;
+    std::vector<int32_t> step(tokens.begin() + at, tokens.begin() + at + 1 + right);
+    if (wrong > 0) step.push_back(5000);
+    const auto rows = r.forward({{sequence.get(), step, right + wrong, {}}});
+    std::vector<int32_t> accepted(static_cast<size_t>(right));
+    std::iota(accepted.begin(), accepted.end(), 0);
+    r.commit(*sequence, accepted);
+    got.insert(got.end(), rows[0].begin(), rows[0].begin() + 1 + right);
+    at += 1 + right;
+    ASSERT_EQ(sequence->position(), at);
+  }
+  EXPECT_TRUE(same_bits(got, {expected.begin(), expected.begin() + at}));
+}
+
+// A tree of drafts: after the last committed token t0
+//        d0 - d2 - d5
+//   t0 <    \ d3
+//        d1 - d4 - d6
+TEST_P(Contract, TreeDraftsEqualEachPathAlone) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(90, 10);
+  const std::vector<int32_t> draft = {2001, 2002, 2003, 2004, 2005, 2006, 2007};
+  const std::vector<std::vector<int32_t>> paths = {{0, 2, 5}, {0, 3}, {1, 4, 6}};
+  for (const int64_t at : {5, 40, 67}) {
+    auto base = r.sequence();
+    r.feed(*base, {tokens.begin(), tokens.begin() + at});
+    const state::Snapshot snapshot = base->snapshot();
+    ASSERT_GE(base->draft_room(1), 7);
+    std::vector<int32_t> step = {tokens[static_cast<size_t>(at)]};
+    step.insert(step.end(), draft.begin(), draft.end());
+    const std::vector<int32_t> parents = {0, 0, 1, 1, 2, 3, 5};
+    for (const auto& path : paths) {
+      state::SequenceState tree(r.layout, r.blocks, snapshot);
+      const auto tree_rows = r.forward({{&tree, step, 7, parents}});
+      r.commit(tree, path);
+      state::SequenceState chain(r.layout, r.blocks, snapshot);
+      std::vector<int32_t> alone = {step[0]};
+      for (const int32_t d : path) alone.push_back(draft[static_cast<size_t>(d)]);
+      const Rows chain_rows = r.feed(chain, alone, 1);
+      Rows from_tree = {tree_rows[0][0]};
+      for (const int32_t d : path) from_tree.push_back(tree_rows[0][static_cast<size_t>(d) + 1]);
+      EXPECT_TRUE(same_bits(from_tree, chain_rows)) << "path of draft " << path[0] << " at " << at;
+      // The accepted path has become the sequence.
+      const std::vector<int32_t> more(tokens.begin() + at + 1, tokens.end());
+      EXPECT_TRUE(same_bits(r.feed(tree, more, 9), r.feed(chain, more)))
+          << "after the tree at " << at;
+    }
+  }
+}
+
+TEST_P(Contract, ATreeMayGrowFromThePastAlone) {
+  MixerRig r = rig();
+  const auto tokens = random_tokens(40, 11);
+  auto tree = r.sequence();
+  r.feed(*tree, tokens);
+  const auto tree_rows = r.forward({{tree.get(), {3001, 3002, 3003}, 3, {-1, -1, 1}}});
+  r.commit(*tree, {1, 2});
+  auto chain = r.sequence();
+  r.feed(*chain, tokens);
+  const Rows alone = r.feed(*chain, {3002, 3003}, 1);
+  EXPECT_TRUE(same_bits({tree_rows[0][1], tree_rows[0][2]}, alone));
+}
+
+TEST_P(Contract, ExtremeInputsStayFiniteAndEqual) {
+  MixerRig r = rig();
+  r.input_scale = 30;
+  const auto tokens = random_tokens(100, 12);
+  auto a = r.sequence();
+  auto b = r.sequence();
+  EXPECT_TRUE(same_bits(r.feed(*a, tokens, 9), r.feed(*b, tokens)));
+}
+
+TEST_P(Contract, DeclaredBytesAreAllocatedBytes) {
+  MixerRig r = rig();
+  auto sequence = r.sequence();
+  r.feed(*sequence, random_tokens(150, 13), 50);
+  int64_t declared = 0;
+  for (const auto& entry : r.layout.entries) {
+    const state::StatePart& part = entry.part;
+    const int64_t n = sequence->position();
+    switch (part.growth) {
+      case state::Growth::per_token:
+        declared += (n + 63) / 64 * part.page_bytes();
+        break;
+      case state::Growth::window: {
+        const int64_t first = std::max<int64_t>(0, n - part.window) / part.page_records;
+        declared += ((n + part.page_records - 1) / part.page_records - first) * part.page_bytes();
+        break;
+      }
+      case state::Growth::folded:
+        declared += part.summary_bytes() + (n % part.page_records > 0 ? part.page_bytes() : 0);
+        break;
+    }
+  }
+  int64_t held = 0;
+  for (int64_t g = 0; g < state::kGrowthClasses; ++g)
+    held += sequence->bytes(static_cast<state::Growth>(g));
+  EXPECT_EQ(held, r.blocks.live_bytes());
+  // An empty open page may be kept for the next record.
+  int64_t slack = 0;
+  for (const auto& entry : r.layout.entries)
+    if (entry.part.growth == state::Growth::folded) slack += entry.part.page_bytes();
+  EXPECT_GE(held, declared);
+  EXPECT_LE(held, declared + slack);
+  sequence.reset();
+  EXPECT_EQ(r.blocks.live_bytes(), 0);
+}
+
+// The fast kernels against the specification: relative error of the whole output. The budget is
+// that of one rounding of every input to the storage type of the state (bf16 K/V: 2^-8; else
+// float32 arithmetic over long sums).
+TEST_P(Contract, FastEqualsReferenceWithinTheBudget) {
+  if (GetParam().kernels == backend::KernelSet::reference) GTEST_SKIP() << "the reference itself";
+  MixerRig fast = rig();
+  MixerRig slow(*GetParam().kind, GetParam().mixer_case, backend::KernelSet::reference, 2);
+  const auto tokens = random_tokens(131, 14);
+  auto a = fast.sequence();
+  auto b = slow.sequence();
+  const Rows got = fast.feed(*a, tokens);
+  const Rows expected = slow.feed(*b, tokens);
+  double error = 0;
+  double norm = 0;
+  for (size_t row = 0; row < got.size(); ++row)
+    for (size_t i = 0; i < got[row].size(); ++i) {
+      error += std::pow(got[row][i] - static_cast<double>(expected[row][i]), 2);
+      norm += std::pow(static_cast<double>(expected[row][i]), 2);
+    }
+  bool bf16 = false;
+  for (const auto& entry : fast.layout.entries) bf16 |= entry.part.dtype == DType::bf16;
+  const double budget = bf16 ? 0x1p-8 : 2e-5;
+  const double relative = std::sqrt(error / norm);
+  RecordProperty("error_over_budget", std::to_string(relative / budget));
+  EXPECT_LE(relative, budget);
+}
+
+INSTANTIATE_TEST_SUITE_P(Mixers, Contract, ::testing::ValuesIn(settings()), setting_name);
+
+}  // namespace
+}  // namespace heddle::test
