@@ -73,10 +73,13 @@ if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then
   arguments+=(-LE '^gpu$')
   skipped_gpu=$(ctest --test-dir "$build" -N -L '^gpu$' | sed -n 's/^Total Tests: //p')
 fi
-[ -t 1 ] && arguments+=(--progress)
 step "tests: $what"
 status=0
-ctest "${arguments[@]}" "${extra[@]}" || status=$?
+if [ -t 1 ]; then
+  ctest "${arguments[@]}" --progress "${extra[@]}" || status=$?
+else
+  ctest "${arguments[@]}" "${extra[@]}" | grep -vE '^ +Start +[0-9]+: ' || status=$?
+fi
 if [ "${skipped_gpu:-0}" != 0 ]; then
   printf '\nNOT RUN: %s tests need an NVIDIA GPU, and this machine has none\n' "$skipped_gpu"
 fi
