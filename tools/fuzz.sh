@@ -34,7 +34,7 @@ for name in "${names[@]}"; do
   echo "== $name, $seconds s"
   log="build/fuzz/$name.log"
   # One input may take 5 s and 512 MiB: what comes from outside must not cost more.
-  if "build/fuzz/test/${name}_fuzz" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=512 \
+  if "build/fuzz/${name}_fuzz" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -malloc_limit_mb=512 \
       -artifact_prefix="build/fuzz/found/$name/" "build/fuzz/corpus/$name" "test/fuzz/corpus/$name" >"$log" 2>&1; then
     grep -E '^(Done|#[0-9]+.*(DONE|INITED))' "$log" | tail -n 2
   else
