@@ -6,7 +6,7 @@ usage: tools/check_layers.py [--root DIR]
   includes      a folder of src/ includes only folders below it; CUDA headers in *.cu and backend/cuda* only; JSON, HTTP
                 and command-line libraries in no header
   mixer names   state/ and engine/ know growth classes, never the name of a mixer
-  size          source files are under 600 lines
+  size          source files are under 600 lines, functions under 80
   environment   getenv in cli/ only
   leftovers     no absolute paths of a machine, no hosts of registries, no markers of unfinished work
 Prints one line per violation, and exits with 1 if there is any.
@@ -29,9 +29,12 @@ ALLOWED["cli"] = set(ALLOWED) | {"cli"}
 ALLOWED["engine"].add("text")
 
 MAX_LINES = 600
+MAX_FUNCTION_LINES = 80
 SOURCE = (".cpp", ".h", ".cu", ".cuh")
 HEADER = (".h", ".cuh")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+NOT_FUNCTION = re.compile(r"^(namespace|inline namespace|struct|class|enum|union|extern \"C\"|#|template <.*> (struct|class)|"
+                          r".*=\s*\{$|using|constexpr .*\[\])")
 CUDA_HEADER = re.compile(r"^(cuda|cublas|cudnn|cufft|curand|cusolver|cusparse|nccl|nvtx|nvToolsExt|cub/|thrust/|cooperative_groups)")
 NOT_IN_HEADERS = re.compile(r"^(nlohmann/|CLI/|httplib)")
 GETENV = re.compile(r"\b(secure_)?getenv\s*\(")
@@ -75,6 +78,23 @@ def strip_comments(lines):
         yield out
 
 
+def check_functions(name, lines, report):
+    """Function lengths, by the shape that clang-format gives: a body opens at the end of an unindented line, or of the
+    indented rest of a long signature, and closes with a brace at the start of a line."""
+    opened, start = None, None
+    for number, line in enumerate(lines, 1):
+        indent = len(line) - len(line.lstrip())
+        if opened is None:
+            if indent == 0 and line and line[0].isalpha():
+                start = number
+            if line.endswith("{") and start and not NOT_FUNCTION.match(lines[start - 1]) and (indent == 0 or indent >= 4):
+                opened, start = start, None
+        elif line == "}" or line.startswith("};"):
+            if number - opened + 1 >= MAX_FUNCTION_LINES:
+                report(name, opened, f"a function of {number - opened + 1} lines, the limit is {MAX_FUNCTION_LINES - 1}")
+            opened = None
+
+
 def check_source(name, lines, mixers, report):
     folder = name.split("/")[1] if name.startswith("src/") and name.count("/") > 1 else None
     is_test = name.endswith("_test.cpp")
@@ -95,6 +115,7 @@ def check_source(name, lines, mixers, report):
             report(name, number, f"{folder}/ includes {header}: {folder} may use {', '.join(sorted(ALLOWED[folder]))}")
         if folder and kind == '"' and not is_test and header.startswith("test/"):
             report(name, number, f"includes {header}: src/ does not use test/")
+    check_functions(name, lines, report)
     if not folder:
         return
     if folder not in ALLOWED:
