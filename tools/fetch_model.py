@@ -11,6 +11,7 @@ DIR defaults to $HEDDLE_MODELS_DIR, else ${XDG_CACHE_HOME:-~/.cache}/heddle/mode
 import argparse
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -72,10 +73,11 @@ def sha256_of(path):
 
 def python_with_pip():
     """This interpreter, or the system's: a Python in front on PATH may come without pip."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        probe = subprocess.run([python, "-m", "pip", "--version"], capture_output=True)
-        if probe.returncode == 0:
-            return python
+    if importlib.util.find_spec("pip"):
+        return sys.executable
+    probe = subprocess.run(["/usr/bin/python3", "-m", "pip", "--version"], capture_output=True, check=False)
+    if probe.returncode == 0:
+        return "/usr/bin/python3"
     raise FetchError("pip is missing: install it (Debian: apt-get install python3-pip) and start again")
 
 
