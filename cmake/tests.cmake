@@ -2,6 +2,7 @@
 # models, goldens, end to end), gpu (needs an accelerator). Targets fast_tests and slow_tests build all of one label;
 # threaded_tests those worth a ThreadSanitizer build.
 include(GoogleTest)
+find_package(rapidcheck REQUIRED)
 enable_testing()
 add_custom_target(fast_tests)
 add_custom_target(slow_tests)
@@ -17,7 +18,7 @@ function(heddle_test target label sources)
   endif()
   add_executable(${target} ${sources})
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
-  target_link_libraries(${target} PRIVATE ${ARGN} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_link_libraries(${target} PRIVATE ${ARGN} GTest::gtest GTest::gmock GTest::gtest_main rapidcheck)
   target_compile_definitions(
     ${target} PRIVATE HEDDLE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" HEDDLE_BINARY_DIR="${CMAKE_BINARY_DIR}"
                       HEDDLE_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/test/golden/data" HEDDLE_MODELS_DIR="${HEDDLE_MODELS_DIR}")

@@ -1,0 +1,295 @@
+// State of sequences against a model that keeps nothing but the tokens.
+#include "state/sequence_state.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+#include <rapidcheck/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "state/fake_model.h"
+
+namespace heddle::state {
+namespace {
+
+using fake::DraftTree;
+using fake::Sequence;
+
+std::vector<int32_t> random_tokens(int64_t count) {
+  // Few different tokens: paths that differ by one token must still be told apart.
+  return *rc::gen::container<std::vector<int32_t>>(static_cast<size_t>(count),
+                                                   rc::gen::inRange<int32_t>(0, 5));
+}
+
+// A chain or a tree of drafts, with an accepted path that starts at the last committed row.
+DraftTree random_drafts(int64_t room, int64_t committed) {
+  DraftTree drafts;
+  const int64_t count = *rc::gen::inRange<int64_t>(0, std::min<int64_t>(room, 9) + 1);
+  drafts.tokens = random_tokens(count);
+  if (*rc::gen::arbitrary<bool>()) {  // a chain
+    drafts.accepted.resize(static_cast<size_t>(*rc::gen::inRange<int64_t>(0, count + 1)));
+    std::iota(drafts.accepted.begin(), drafts.accepted.end(), 0);
+    return drafts;
+  }
+  const auto root = static_cast<int32_t>(committed - 1);
+  for (int64_t d = 0; d < count; ++d) {
+    drafts.parents.push_back(*rc::gen::inRange<int32_t>(root, static_cast<int32_t>(committed + d)));
+  }
+  int32_t last = root;
+  for (int64_t d = 0; d < count; ++d) {
+    if (drafts.parents[static_cast<size_t>(d)] == last && *rc::gen::inRange(0, 4) > 0) {
+      drafts.accepted.push_back(static_cast<int32_t>(d));
+      last = static_cast<int32_t>(committed + d);
+    }
+  }
+  return drafts;
+}
+
+void collect(const Snapshot& snapshot, std::set<const Block*>& blocks) {
+  for (const PartSnapshot& part : snapshot.parts) {
+    for (const BlockRef& page : part.pages) blocks.insert(page.get());
+    blocks.insert(part.summary.get());
+    blocks.insert(part.open.get());
+  }
+}
+
+struct Held {
+  Snapshot snapshot;
+  std::vector<int32_t> tokens;
+};
+
+struct World {
+  explicit World(const StateLayout& state_layout) : layout(state_layout) {
+    pool.set_poison(true);
+    sequences.emplace_back(layout, pool);
+  }
+
+  void step() {
+    Sequence& sequence = pick(sequences);
+    const int64_t size = *rc::gen::element<int64_t>(0, 1, 1, 1, 2, 3, 5, 17, 64, 130);
+    const DraftTree drafts = random_drafts(sequence.state().draft_room(size), size);
+    RC_ASSERT(sequence.step(random_tokens(size), drafts) == "");
+  }
+
+  void run_one() {
+    switch (*rc::gen::element(0, 0, 0, 0, 0, 1, 2, 3, 4)) {
+      case 0:
+        step();
+        break;
+      case 1: {
+        const Sequence& sequence = pick(sequences);
+        held.push_back({sequence.snapshot(), sequence.tokens()});
+        break;
+      }
+      case 2: {  // fork
+        const Sequence& sequence = pick(sequences);
+        sequences.emplace_back(layout, pool, sequence.snapshot(), sequence.tokens());
+        break;
+      }
+      case 3:  // restore
+        if (!held.empty()) {
+          const Held& from = pick(held);
+          sequences.emplace_back(layout, pool, from.snapshot, from.tokens);
+        }
+        break;
+      case 4:  // drop
+        if (sequences.size() > 1) sequences.erase(sequences.begin() + index(sequences));
+        if (held.size() > 2) held.erase(held.begin() + index(held));
+        break;
+    }
+  }
+
+  void check() {
+    std::set<const Block*> blocks;
+    for (const Sequence& sequence : sequences) {
+      RC_ASSERT(sequence.check() == "");
+      collect(sequence.snapshot(), blocks);
+    }
+    for (const Held& entry : held) {
+      RC_ASSERT(fake::check_snapshot(layout, entry.snapshot, entry.tokens) == "");
+      collect(entry.snapshot, blocks);
+    }
+    int64_t bytes = 0;
+    for (const Block* block : blocks) bytes += block == nullptr ? 0 : block->bytes;
+    RC_ASSERT(pool.live_bytes() == bytes);
+  }
+
+  template <class T>
+  int64_t index(const std::vector<T>& items) {
+    return *rc::gen::inRange<int64_t>(0, static_cast<int64_t>(items.size()));
+  }
+  template <class T>
+  T& pick(std::vector<T>& items) {
+    return items[static_cast<size_t>(index(items))];
+  }
+
+  const StateLayout& layout;
+  BlockPool pool;
+  std::vector<Sequence> sequences;
+  std::vector<Held> held;
+};
+
+RC_GTEST_PROP(SequenceState, any_history_leaves_what_its_tokens_say, ()) {
+  const StateLayout layout = fake::full_layout();
+  World world(layout);
+  const int operations = *rc::gen::inRange(1, 25);
+  for (int i = 0; i < operations; ++i) {
+    world.run_one();
+    if (i % 8 == 7) world.check();
+  }
+  world.check();
+  world.sequences.clear();
+  world.held.clear();
+  RC_ASSERT(world.pool.live_bytes() == 0);
+  RC_ASSERT(world.pool.live_blocks() == 0);
+}
+
+std::vector<int32_t> counting(int64_t count) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  std::iota(tokens.begin(), tokens.end(), 0);
+  return tokens;
+}
+
+class SequenceStateFixed : public testing::Test {
+ protected:
+  SequenceStateFixed() { pool_.set_poison(true); }
+  StateLayout layout_ = fake::full_layout();
+  BlockPool pool_;
+};
+
+TEST_F(SequenceStateFixed, layouts_of_the_tests_are_valid) {
+  EXPECT_TRUE(fake::full_layout().validate());
+  EXPECT_TRUE(fake::attention_layout().validate());
+  EXPECT_TRUE(fake::hybrid_layout().validate());
+}
+
+TEST_F(SequenceStateFixed, layout_errors_are_named) {
+  const auto message = [&](auto change) {
+    StateLayout layout = fake::full_layout();
+    change(layout.entries[5].part);  // layer 2, conv
+    const Status status = layout.validate();
+    return status ? std::string() : status.error().message;
+  };
+  EXPECT_NE(message([](StatePart& part) { part.page_records = 48; }).find("divisor of 64"),
+            std::string::npos);
+  EXPECT_NE(message([](StatePart& part) { part.window = 0; }).find("layer 2, part 'conv'"),
+            std::string::npos);
+  EXPECT_NE(message([](StatePart& part) { part.window = 7; }), "");
+  EXPECT_NE(message([](StatePart& part) { part.strips = int64_t{1} << 40; }), "");
+  EXPECT_NE(message([](StatePart& part) { part.name = "delta"; }), "");
+  EXPECT_NE(message([](StatePart& part) { part.summary_elements = 4; }), "");
+}
+
+// Lengths round every boundary, in one chunk, one by one, and split at every point near the end.
+TEST_F(SequenceStateFixed, any_chunking_round_the_boundaries) {
+  for (const int64_t length : {0, 1, 3, 4, 5, 15, 16, 17, 63, 64, 65, 127, 128, 129, 200}) {
+    const std::vector<int32_t> tokens = counting(length);
+    for (int64_t cut = std::max<int64_t>(0, length - 3); cut <= length; ++cut) {
+      Sequence sequence(layout_, pool_);
+      ASSERT_EQ(sequence.step(std::span(tokens).first(static_cast<size_t>(cut))), "");
+      ASSERT_EQ(sequence.step(std::span(tokens).subspan(static_cast<size_t>(cut))), "");
+      ASSERT_EQ(sequence.check(), "") << length << " cut at " << cut;
+    }
+    Sequence sequence(layout_, pool_);
+    for (const int32_t token : tokens) ASSERT_EQ(sequence.step(std::span(&token, 1)), "");
+    ASSERT_EQ(sequence.check(), "") << length;
+  }
+}
+
+TEST_F(SequenceStateFixed, accepted_drafts_that_complete_a_block_fold_after_the_step) {
+  const StateLayout layout = fake::hybrid_layout();
+  SequenceState state(layout, pool_);
+  state.begin_step(60, 0);
+  state.commit();
+  EXPECT_EQ(state.draft_room(1), 3);
+  state.begin_step(1, 3);
+  EXPECT_EQ(state.part_view(1).next_summary, nullptr);
+  const std::vector<int32_t> all = {0, 1, 2};
+  state.commit(all);
+  EXPECT_TRUE(state.fold_due());
+  EXPECT_EQ(state.position(), 64);
+  EXPECT_NE(state.part_view(1).next_summary, nullptr);
+  EXPECT_NE(state.part_view(1).open, nullptr);
+  state.finish_fold();
+  EXPECT_FALSE(state.fold_due());
+  EXPECT_TRUE(state.snapshot().parts[1].summary);
+  EXPECT_FALSE(state.snapshot().parts[1].open);
+}
+
+TEST_F(SequenceStateFixed, rejected_drafts_leave_no_page_behind) {
+  Sequence sequence(layout_, pool_);
+  ASSERT_EQ(sequence.step(counting(63)), "");
+  const int64_t before = pool_.live_bytes(Growth::per_token);
+  const StateLayout attention = fake::attention_layout();
+  Sequence drafting(attention, pool_);
+  ASSERT_EQ(drafting.step(counting(63)), "");
+  const int64_t with_second = pool_.live_bytes(Growth::per_token);
+  ASSERT_EQ(drafting.step(counting(0), {.tokens = {1, 2, 3, 4}, .accepted = {}}), "");
+  EXPECT_EQ(pool_.live_bytes(Growth::per_token), with_second);
+  EXPECT_GT(with_second, before);
+}
+
+TEST_F(SequenceStateFixed, memory_of_windows_and_folds_does_not_grow_with_length) {
+  Sequence sequence(layout_, pool_);
+  ASSERT_EQ(sequence.step(counting(200)), "");
+  const int64_t window = sequence.state().bytes(Growth::window);
+  const int64_t folded = sequence.state().bytes(Growth::folded);
+  for (int i = 0; i < 6; ++i) ASSERT_EQ(sequence.step(counting(128)), "");
+  EXPECT_EQ(sequence.state().bytes(Growth::window), window);
+  EXPECT_EQ(sequence.state().bytes(Growth::folded), folded);
+  EXPECT_EQ(pool_.live_bytes(), sequence.state().bytes(Growth::per_token) + window + folded);
+}
+
+TEST_F(SequenceStateFixed, a_chunk_stores_only_the_tail_of_a_convolution) {
+  const StateLayout layout = fake::hybrid_layout();
+  SequenceState state(layout, pool_);
+  state.begin_step(100, 0);
+  const PartView conv = state.part_view(2);
+  for (int64_t page = 0; page < 24; ++page) EXPECT_EQ(conv.pages[page], nullptr) << page;
+  EXPECT_NE(conv.pages[24], nullptr);  // slots 96 to 99, of which 97 to 99 are the window
+  state.commit();
+}
+
+TEST_F(SequenceStateFixed, snapshots_copy_nothing_until_somebody_writes) {
+  Sequence sequence(layout_, pool_);
+  ASSERT_EQ(sequence.step(counting(70)), "");
+  const int64_t before = pool_.live_bytes();
+  const Snapshot snapshot = sequence.snapshot();
+  Sequence fork(layout_, pool_, snapshot, sequence.tokens());
+  EXPECT_EQ(pool_.live_bytes(), before);
+  ASSERT_EQ(fork.step(counting(1)), "");
+  EXPECT_GT(pool_.live_bytes(), before);
+  EXPECT_EQ(fake::check_snapshot(layout_, snapshot, sequence.tokens()), "");
+  EXPECT_EQ(sequence.check(), "");
+}
+
+TEST_F(SequenceStateFixed, freed_blocks_are_used_again) {
+  {
+    Sequence sequence(layout_, pool_);
+    ASSERT_EQ(sequence.step(counting(70)), "");
+  }
+  const int64_t free = pool_.free_bytes();
+  EXPECT_GT(free, 0);
+  Sequence sequence(layout_, pool_);
+  ASSERT_EQ(sequence.step(counting(70)), "");
+  EXPECT_EQ(pool_.free_bytes() + pool_.live_bytes(), free);
+  pool_.trim();
+  EXPECT_EQ(pool_.free_bytes(), 0);
+}
+
+TEST(SequenceStateDeath, misuse_is_a_bug) {
+  const StateLayout layout = fake::hybrid_layout();
+  BlockPool pool;
+  SequenceState state(layout, pool);
+  EXPECT_DEATH(state.commit(), "outside a step");
+  EXPECT_DEATH(state.begin_step(63, 2), "room for 1");
+  state.begin_step(1, 0);
+  EXPECT_DEATH(state.begin_step(1, 0), "before the last one has ended");
+  EXPECT_DEATH(state.snapshot(), "inside a step");
+  state.commit();
+}
+
+}  // namespace
+}  // namespace heddle::state
