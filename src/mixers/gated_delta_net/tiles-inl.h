@@ -1,0 +1,188 @@
+// Register tiles of the delta rule, compiled per target (see ops/simd.h). Rows are tokens, lanes
+// are 16 columns of the state. An output is one chain of fused steps in a fixed order, so the shape
+// of the tile that computes it does not show in its bits.
+#include <cstdint>
+
+#include "ops/math-inl.h"
+
+#if defined(HEDDLE_GDN_TILES_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef HEDDLE_GDN_TILES_INL_H
+#undef HEDDLE_GDN_TILES_INL_H
+#else
+#define HEDDLE_GDN_TILES_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace heddle::mixers::gated_delta_net {
+namespace HWY_NAMESPACE {
+
+namespace math = ops::HWY_NAMESPACE;
+using math::F32x16;
+
+// Rows of a full tile: 12 registers of sums leave room for operands (AVX2: two registers per row;
+// AVX-512: one, of 32).
+constexpr int kTile = math::kParts == 1 ? 12 : 6;
+
+// Calls f.operator()<n>() with n = rows, 1 <= rows <= kTile.
+template <class F>
+HWY_INLINE void with_rows(int64_t rows, F f) {
+  switch (rows) {
+    case 1:
+      return f.template operator()<1>();
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    case 4:
+      return f.template operator()<4>();
+    case 5:
+      return f.template operator()<5>();
+    case 6:
+      return f.template operator()<6>();
+  }
+  if constexpr (kTile == 12) {
+    switch (rows) {
+      case 7:
+        return f.template operator()<7>();
+      case 8:
+        return f.template operator()<8>();
+      case 9:
+        return f.template operator()<9>();
+      case 10:
+        return f.template operator()<10>();
+      case 11:
+        return f.template operator()<11>();
+      case 12:
+        return f.template operator()<12>();
+    }
+  }
+}
+
+// out[p][r][lane] = sum_k a[r][k] panel[p][k][lane]: kRows rows against kPanels panels of the
+// state, k in order. a: row stride a_stride; out: panels out_stride apart.
+template <int kRows, int kPanels>
+HWY_INLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
+                             const float* HWY_RESTRICT state, int64_t k_count,
+                             float* HWY_RESTRICT out, int64_t out_stride) {
+  F32x16 acc[kPanels][kRows];
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p)
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) acc[p][r] = math::zero16();
+  for (int64_t k = 0; k < k_count; ++k) {
+    F32x16 s[kPanels];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) s[p] = math::load16(state + (p * k_count + k) * 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const math::VF x = math::hn::Set(math::DF(), a[r * a_stride + k]);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p)
+#pragma GCC unroll 16
+        for (int i = 0; i < math::kParts; ++i)
+          acc[p][r].v[i] = math::fma(x, s[p].v[i], acc[p][r].v[i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p)
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) math::store16(acc[p][r], out + p * out_stride + r * 16);
+}
+
+// Rows t .. t + kRows of a chain, whose row t stands at slot `slot`; u [F][16] holds slots before
+// it. c [rows][F]: coefficients of the slots. out[r] = sum of init[r] -/+ c[r][j] u[j], j in order.
+// kSolve: j < slot + r, subtracted, times beta, and the result becomes u[slot + r].
+// Otherwise: j <= slot + r, added.
+template <int kRows, bool kSolve>
+HWY_INLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, int64_t c_stride,
+                           int64_t slot, const float* beta, float* u, float* out) {
+  F32x16 acc[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) acc[r] = init[r];
+  for (int64_t j = 0; j < slot; ++j) {
+    const F32x16 x = math::load16(u + j * 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 w = math::set16(c[r * c_stride + j]);
+      acc[r] = kSolve ? math::nfma(w, x, acc[r]) : math::fma(w, x, acc[r]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < r; ++i) {
+      const F32x16 w = math::set16(c[r * c_stride + slot + i]);
+      const F32x16 x = math::load16(u + (slot + i) * 16);
+      acc[r] = kSolve ? math::nfma(w, x, acc[r]) : math::fma(w, x, acc[r]);
+    }
+    if constexpr (kSolve) {
+      acc[r] = math::mul(math::set16(beta[r]), acc[r]);
+      math::store16(acc[r], u + (slot + r) * 16);
+    } else {
+      const F32x16 w = math::set16(c[r * c_stride + slot + r]);
+      acc[r] = math::fma(w, math::load16(u + (slot + r) * 16), acc[r]);
+      math::store16(acc[r], out + r * 16);
+    }
+  }
+}
+
+// next[r][lane] = decay state[r][lane] + sum_{j < F} w[j][r] u[j][lane]: kRows rows of a panel.
+// state nullptr: zeros. w: row stride w_stride.
+template <int kRows>
+HWY_INLINE void fold_tile(const float* state, float decay, const float* HWY_RESTRICT w,
+                          int64_t w_stride, const float* HWY_RESTRICT u, int64_t count,
+                          float* next) {
+  F32x16 acc[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r)
+    acc[r] = state == nullptr ? math::zero16()
+                              : math::mul(math::set16(decay), math::load16(state + r * 16));
+  for (int64_t j = 0; j < count; ++j) {
+    const F32x16 x = math::load16(u + j * 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const math::VF y = math::hn::Set(math::DF(), w[j * w_stride + r]);
+#pragma GCC unroll 16
+      for (int i = 0; i < math::kParts; ++i) acc[r].v[i] = math::fma(y, x.v[i], acc[r].v[i]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) math::store16(acc[r], next + r * 16);
+}
+
+// dots[r][j] = rows[r] . keys[j] for kRows rows and kKeys keys of `width` (a multiple of 16)
+// values: 16 partial sums, then the tree of math::sum.
+template <int kRows, int kKeys>
+HWY_INLINE void dot_tile(const float* const* rows, const float* const* keys, int64_t width,
+                         float* const* dots) {
+  F32x16 acc[kRows][kKeys];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < kKeys; ++j) acc[r][j] = math::zero16();
+  for (int64_t k = 0; k < width; k += 16) {
+#pragma GCC unroll 16
+    for (int i = 0; i < math::kParts; ++i) {
+      math::VF x[kRows];
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r)
+        x[r] = math::hn::LoadU(math::DF(), rows[r] + k + i * math::kLanes);
+#pragma GCC unroll 4
+      for (int j = 0; j < kKeys; ++j) {
+        const math::VF y = math::hn::LoadU(math::DF(), keys[j] + k + i * math::kLanes);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) acc[r][j].v[i] = math::fma(x[r], y, acc[r][j].v[i]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int j = 0; j < kKeys; ++j) dots[r][j] = math::sum(acc[r][j]);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace heddle::mixers::gated_delta_net
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggled guard

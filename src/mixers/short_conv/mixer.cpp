@@ -1,0 +1,134 @@
+// LFM2's gated short convolution: [B | C | u] = W_in x; y = W_out(C * conv(B * u)). Equations:
+// README.md.
+#include "mixers/short_conv/mixer.h"
+
+#include <utility>
+
+#include "mixers/short_conv/kernels.h"
+#include "ops/causal_conv.h"
+
+namespace heddle::mixers {
+namespace short_conv {
+namespace {
+
+struct Weights {
+  ops::PackedMatrix in;     // [3 D, D]
+  ops::PackedMatrix out;    // [D, D]
+  std::vector<float> conv;  // [taps, D]
+};
+
+class ShortConv : public Mixer {
+ public:
+  ShortConv(int64_t d_model, int64_t taps, Weights weights)
+      : d_model_(d_model), taps_(taps), weights_(std::move(weights)) {}
+
+  void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
+               const state::StateView& state, float* y) const override {
+    if (batch.tokens == 0) return;
+    const backend::ArenaScope scope(ctx.scratch);
+    auto* projected = ctx.scratch.allocate<float>(batch.tokens * 3 * d_model_);
+    auto* mixed = ctx.scratch.allocate<float>(batch.tokens * d_model_);
+    ops::matmul(ctx, x, batch.tokens, weights_.in, projected);
+    MultiplyArgs product;
+    product.a = projected;  // B becomes s = B * u
+    product.a_stride = 3 * d_model_;
+    product.b = projected + 2 * d_model_;
+    product.b_stride = 3 * d_model_;
+    product.tokens = batch.tokens;
+    product.width = d_model_;
+    multiply(ctx, product);
+
+    ops::CausalConvArgs conv;
+    conv.batch = &batch;
+    conv.state = &state;
+    conv.channels = d_model_;
+    conv.taps = taps_;
+    conv.weights = weights_.conv.data();
+    conv.x = projected;
+    conv.x_stride = 3 * d_model_;
+    conv.y = mixed;
+    conv.y_stride = d_model_;
+    ops::causal_conv(ctx, conv);
+
+    product.a = mixed;
+    product.a_stride = d_model_;
+    product.b = projected + d_model_;
+    multiply(ctx, product);
+    ops::matmul(ctx, mixed, batch.tokens, weights_.out, y);
+  }
+
+  int64_t weight_bytes() const override {
+    return weights_.in.bytes() + weights_.out.bytes() +
+           static_cast<int64_t>(weights_.conv.size() * sizeof(float));
+  }
+
+ private:
+  static void multiply(backend::Context& ctx, const MultiplyArgs& args) {
+    ctx.reference() ? ref::multiply(ctx, args) : cpu::multiply(ctx, args);
+  }
+
+  int64_t d_model_;
+  int64_t taps_;
+  Weights weights_;
+};
+
+class Design : public MixerDesign {
+ public:
+  Design(int64_t d_model, int64_t taps) : d_model_(d_model), taps_(taps) {}
+
+  std::vector<state::StatePart> state_parts() const override {
+    return {ops::causal_conv_part("conv", d_model_, taps_)};
+  }
+
+  std::vector<WeightSpec> weights() const override {
+    return {{"in_proj", {3 * d_model_, d_model_}},
+            {"conv", {d_model_, taps_}, false},
+            {"out_proj", {d_model_, d_model_}}};
+  }
+
+  Cost cost(int64_t) const override {
+    const auto d = static_cast<double>(d_model_), w = static_cast<double>(taps_);
+    Cost cost;
+    cost.flops = 8 * d * d + 2 * w * d + 2 * d;
+    cost.weight_bytes = 16 * d * d;
+    cost.state_read_bytes = 4 * (w - 1) * d;
+    cost.state_write_bytes = 4 * d;
+    return cost;
+  }
+
+  Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
+                                      const ops::PackOptions& options) const override {
+    Weights w;
+    HEDDLE_TRY(ops::MatrixSource in, source.matrix("in_proj"));
+    HEDDLE_TRY(w.in, ops::pack(pool, std::span(&in, 1), options));
+    HEDDLE_TRY(ops::MatrixSource out, source.matrix("out_proj"));
+    HEDDLE_TRY(w.out, ops::pack(pool, std::span(&out, 1), options));
+    HEDDLE_TRY(const std::vector<float> conv, source.values("conv"));
+    w.conv = ops::transpose_taps(conv, d_model_, taps_);
+    return std::make_unique<ShortConv>(d_model_, taps_, std::move(w));
+  }
+
+ private:
+  int64_t d_model_;
+  int64_t taps_;
+};
+
+Result<std::unique_ptr<MixerDesign>> make_design(const Params& params) {
+  HEDDLE_TRY(const int64_t d_model, params.integer("d_model"));
+  HEDDLE_TRY(const int64_t taps, params.integer("taps"));
+  if (d_model < 1 || d_model > (int64_t{1} << 20))
+    return fail("short_conv: d_model is {}, expected 1 to 2^20", d_model);
+  if (taps < 2 || taps > ops::kMaxConvTaps)
+    return fail("short_conv: taps is {}, expected 2 to {}", taps, ops::kMaxConvTaps);
+  return std::make_unique<Design>(d_model, taps);
+}
+
+}  // namespace
+}  // namespace short_conv
+
+const MixerKind& short_conv_kind() {
+  static const MixerKind kind{"short_conv", short_conv::make_design, short_conv::cases};
+  return kind;
+}
+
+}  // namespace heddle::mixers

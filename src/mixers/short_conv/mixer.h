@@ -1,0 +1,9 @@
+#pragma once
+// Internal to this folder: what mixer.cpp and cases.cpp share.
+#include <vector>
+
+#include "mixers/mixer.h"
+
+namespace heddle::mixers::short_conv {
+std::vector<MixerCase> cases();
+}
