@@ -1,0 +1,128 @@
+// heddle generate: continue a text, once.
+#include "cli/common.h"
+#include "server/runtime.h"
+#include "text/value.h"
+
+namespace heddle::cli {
+namespace {
+
+struct GenerateFlags {
+  std::string model;
+  std::string prompt;
+  std::string file;
+  int64_t max_tokens = 128;
+  std::vector<std::string> stops;
+  engine::SamplingParams sampling;
+  bool raw = false;
+  bool json = false;
+  ModelFlags load;
+};
+
+int run(const GenerateFlags& flags) {
+  std::string prompt = flags.prompt;
+  if (!flags.file.empty()) {
+    auto text = read_text_file(flags.file);
+    if (!text) return report(text.error());
+    prompt = std::move(*text);
+  }
+  server::RuntimeOptions options;
+  options.load = flags.load.options();
+  options.kernels = flags.load.kernel_set();
+  options.threads = flags.load.threads;
+  const auto path = flags.load.resolve(flags.model);
+  if (!path) return report(path.error());
+  auto runtime = server::Runtime::load(*path, options);
+  if (!runtime) return report(runtime.error());
+  server::GenerationRequest request;
+  text::EncodeOptions encode;
+  encode.add_special = !flags.raw;
+  request.engine.prompt = (*runtime)->handle().tokenizer.encode(prompt, encode);
+  request.engine.max_tokens = flags.max_tokens;
+  request.engine.sampling = flags.sampling;
+  request.engine.use_cache = false;
+  request.stops = flags.stops;
+  auto generation = server::Generation::start((*runtime)->handle(), std::move(request));
+  if (!generation) return report(generation.error());
+  std::string answer;
+  while (true) {
+    const auto delta = (*generation)->next(std::chrono::hours(1));
+    if (!delta) continue;
+    answer += delta->text;
+    if (!flags.json) {
+      fmt::print("{}", delta->text);
+      std::fflush(stdout);
+    }
+    if (!delta->finished) continue;
+    const engine::Usage& usage = delta->usage;
+    if (flags.json) {
+      const auto body =
+          text::Value::map({{"text", answer},
+                            {"finish_reason", engine::finish_reason_name(delta->reason)},
+                            {"prompt_tokens", usage.prompt_tokens},
+                            {"output_tokens", usage.output_tokens},
+                            {"prefill_seconds", usage.prefill_seconds},
+                            {"decode_seconds", usage.decode_seconds}});
+      const auto text = text::to_json(body);
+      if (!text) return report(text.error());
+      fmt::print("{}\n", *text);
+    } else {
+      fmt::print("\n");
+      fmt::print(stderr, "prompt {} tokens, {:.0f} tok/s; output {} tokens, {:.1f} tok/s\n",
+                 usage.prompt_tokens,
+                 static_cast<double>(usage.prompt_tokens) / usage.prefill_seconds,
+                 usage.output_tokens,
+                 usage.decode_seconds > 0
+                     ? static_cast<double>(usage.output_tokens - 1) / usage.decode_seconds
+                     : 0.0);
+    }
+    return delta->reason == engine::FinishReason::error ? report({delta->error}) : 0;
+  }
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto flags = std::make_shared<GenerateFlags>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a text");
+  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      ->required();
+  auto* prompt = command->add_option("-p,--prompt", flags->prompt, "Text to continue");
+  auto* file =
+      command->add_option("-f,--file", flags->file, "Read the text from a file")->excludes(prompt);
+  command->add_option("-n,--max-tokens", flags->max_tokens, "Tokens to write at most")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  command->add_option("--stop", flags->stops, "Text at which to end; may be given several times");
+  command
+      ->add_option("--temperature", flags->sampling.temperature,
+                   "0 always takes the likeliest token")
+      ->capture_default_str();
+  command->add_option("--top-k", flags->sampling.top_k, "Keep the k likeliest (0: all)")
+      ->capture_default_str();
+  command
+      ->add_option("--top-p", flags->sampling.top_p,
+                   "Keep the likeliest with this much probability")
+      ->capture_default_str();
+  command
+      ->add_option("--min-p", flags->sampling.min_p,
+                   "Keep those at least this likely beside the likeliest")
+      ->capture_default_str();
+  command
+      ->add_option("--repetition-penalty", flags->sampling.repetition_penalty,
+                   "Above 1: repeat less")
+      ->capture_default_str();
+  command->add_option("--seed", flags->sampling.seed, "The same seed gives the same text")
+      ->capture_default_str();
+  command->add_flag("--raw", flags->raw, "Put no special tokens around the text");
+  command->add_flag("--json", flags->json, "Print one JSON object at the end");
+  flags->load.add_to(*command);
+  command->footer(
+      "Example: heddle generate -m SmolLM2-135M-Instruct.Q4_1.gguf -p 'The capital of France is' "
+      "--temperature 0");
+  command->callback([flags, prompt, file] {
+    if (prompt->count() + file->count() == 0) throw CLI::RequiredError("--prompt or --file");
+    throw CLI::RuntimeError(run(*flags));
+  });
+}
+
+}  // namespace heddle::cli
