@@ -15,8 +15,12 @@ namespace heddle::state::fake {
 StateLayout full_layout();
 // Per-token parts only: any position inside stored pages can be resumed.
 StateLayout attention_layout();
-// Per-token parts and one folded part.
+// Per-token parts, a folded part and a convolution tail.
 StateLayout hybrid_layout();
+// Per-token parts and a fold of 64 without a convolution.
+StateLayout fold_layout();
+// Per-token parts and sliding windows of 200, with sinks and without.
+StateLayout sliding_layout();
 
 // What record of the token after which `path` is the whole prefix (its last token included) must
 // be: [strips][strip] in record order.

@@ -198,6 +198,15 @@ StateLayout hybrid_layout() {
                     {folded("delta", 1, 8, 64, 256), window("conv", 1, 4, 4, 3, 0)}});
 }
 
+StateLayout fold_layout() {
+  return layout_of({{per_token("k", DType::bf16, 2, 4)}, {folded("delta", 2, 3, 64, 16)}});
+}
+
+StateLayout sliding_layout() {
+  return layout_of({{per_token("k", DType::bf16, 2, 4)},
+                    {window("k", 2, 4, 64, 200, 0), window("v", 1, 2, 64, 200, 3)}});
+}
+
 std::vector<std::byte> expected_record(const StateLayout& layout, int64_t part,
                                        std::span<const int32_t> path) {
   const int64_t bytes = layout.entries[static_cast<size_t>(part)].part.record_bytes();
