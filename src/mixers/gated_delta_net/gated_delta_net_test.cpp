@@ -1,0 +1,296 @@
+#include <algorithm>
+#include <string>
+
+#include "base/cpu.h"
+#include "mixers/gated_delta_net/delta_rig.h"
+
+namespace heddle::mixers::gated_delta_net {
+namespace {
+
+using backend::KernelSet;
+
+// The equations of README.md, token by token, without records or blocks, in precision T.
+template <class T>
+Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
+  const Sizes& s = rig.s;
+  const auto kd = static_cast<size_t>(s.key_dim), vd = static_cast<size_t>(s.value_dim);
+  const auto sigmoid = [](T x) { return T(1) / (T(1) + std::exp(-x)); };
+  Rows inputs, result;
+  std::vector<std::vector<T>> states(static_cast<size_t>(s.value_heads),
+                                     std::vector<T>(kd * vd, T(0)));
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    inputs.push_back(rig.input(tokens[t], static_cast<int64_t>(t)));
+    std::vector<T> c(static_cast<size_t>(s.channels()));
+    for (size_t i = 0; i < c.size(); ++i) {
+      T sum = 0;
+      for (size_t j = 0; j < static_cast<size_t>(s.taps); ++j) {
+        const size_t back = static_cast<size_t>(s.taps) - 1 - j;
+        if (back <= t) sum += T(rig.weights.conv[j * c.size() + i]) * T(inputs[t - back][i]);
+      }
+      c[i] = sum * sigmoid(sum);
+    }
+    const auto normalise = [&](size_t at, T scale) {
+      T sum = 0;
+      for (size_t i = 0; i < kd; ++i) sum += c[at + i] * c[at + i];
+      for (size_t i = 0; i < kd; ++i) c[at + i] *= scale / std::sqrt(sum + T(1e-6));
+    };
+    const size_t heads = static_cast<size_t>(s.key_heads);
+    for (size_t h = 0; h < heads; ++h) {
+      normalise(h * kd, T(1) / std::sqrt(T(kd)));
+      normalise((heads + h) * kd, T(1));
+    }
+    Row y(static_cast<size_t>(s.value_width()));
+    for (size_t head = 0; head < static_cast<size_t>(s.value_heads); ++head) {
+      const auto h = static_cast<size_t>(s.key_head(static_cast<int64_t>(head)));
+      const T* q = c.data() + h * kd;
+      const T* k = c.data() + (heads + h) * kd;
+      const T* v = c.data() + 2 * heads * kd + head * vd;
+      const float* z = inputs[t].data() + c.size() + head * vd;
+      const float* gates = inputs[t].data() + c.size() + y.size();
+      const T a =
+          T(gates[static_cast<size_t>(s.value_heads) + head]) + T(rig.weights.dt_bias[head]);
+      const T g =
+          T(rig.weights.decay[head]) * (std::max(a, T(0)) + std::log1p(std::exp(-std::abs(a))));
+      const T beta = sigmoid(T(gates[head]));
+      std::vector<T>& state = states[head];
+      std::vector<T> o(vd);
+      T squares = 0;
+      for (size_t i = 0; i < vd; ++i) {
+        T read = 0;
+        for (size_t j = 0; j < kd; ++j) {
+          state[j * vd + i] *= std::exp(g);
+          read += state[j * vd + i] * k[j];
+        }
+        const T d = beta * (v[i] - read);
+        for (size_t j = 0; j < kd; ++j) {
+          state[j * vd + i] += k[j] * d;
+          o[i] += state[j * vd + i] * q[j];
+        }
+        squares += o[i] * o[i];
+      }
+      const T scale = T(1) / std::sqrt(squares / T(vd) + T(s.norm_eps));
+      for (size_t i = 0; i < vd; ++i)
+        y[head * vd + i] =
+            static_cast<float>(o[i] * scale * T(rig.weights.norm[i]) * T(z[i]) * sigmoid(T(z[i])));
+    }
+    result.push_back(std::move(y));
+  }
+  return result;
+}
+
+double distance(const Rows& a, const Rows& b) {
+  double error = 0, norm = 0;
+  for (size_t t = 0; t < a.size(); ++t)
+    for (size_t i = 0; i < a[t].size(); ++i) {
+      error += std::pow(static_cast<double>(a[t][i]) - static_cast<double>(b[t][i]), 2);
+      norm += std::pow(static_cast<double>(b[t][i]), 2);
+    }
+  return std::sqrt(error / norm);
+}
+
+struct Shape {
+  const char* name;
+  Sizes sizes;
+};
+
+std::vector<Shape> shapes() {
+  return {{"small", make_sizes(2, 2, 16, 16)},
+          {"grouped_odd", make_sizes(2, 4, 24, 40)},
+          {"tiled_odd", make_sizes(3, 6, 20, 9, true)},
+          {"one_head", make_sizes(1, 1, 32, 80, false, 3)}};
+}
+
+Rows straight(DeltaRig& rig, const std::vector<int32_t>& tokens) {
+  state::SequenceState sequence = rig.sequence();
+  return rig.feed(sequence, tokens, static_cast<int64_t>(tokens.size()));
+}
+
+// Error over budget: the budget is twice what the plain recurrence in float32 loses.
+TEST(GatedDeltaNet, BothKernelSetsFollowTheRecurrence) {
+  const std::vector<int32_t> tokens = random_tokens(150, 3);
+  const std::vector<std::pair<const char*, Inputs>> spreads = {
+      {"plain", {}},
+      {"large", {.scale = 30}},
+      {"keeps everything", {.forget = -20}},
+      {"forgets everything", {.forget = 60}},
+      {"forgets now and then", {.forget = -10, .noise = 12}},
+      {"writes nothing", {.strength = -60}},
+      {"writes fully", {.strength = 40}}};
+  for (const Shape& shape : shapes())
+    for (const auto& [name, inputs] : spreads) {
+      DeltaRig ref(shape.sizes, KernelSet::reference, 1, inputs);
+      DeltaRig cpu(shape.sizes, KernelSet::cpu, 2, inputs);
+      const Rows exact = recurrence<double>(ref, tokens);
+      const double budget = 2 * distance(recurrence<float>(ref, tokens), exact);
+      const double of_ref = distance(straight(ref, tokens), exact);
+      const double of_cpu = distance(straight(cpu, tokens), exact);
+      EXPECT_LE(of_ref, budget) << shape.name << ", " << name;
+      EXPECT_LE(of_cpu, budget) << shape.name << ", " << name;
+      printf("%-12s %-22s error/budget ref %.2f cpu %.2f (budget %.1e)\n", shape.name, name,
+             of_ref / budget, of_cpu / budget, budget);
+    }
+}
+
+class GatedDeltaNetBits : public testing::TestWithParam<KernelSet> {
+ protected:
+  bool reference() const { return GetParam() == KernelSet::reference; }
+};
+INSTANTIATE_TEST_SUITE_P(Kernels, GatedDeltaNetBits,
+                         testing::Values(KernelSet::reference, KernelSet::cpu),
+                         [](const auto& param) {
+                           return param.param == KernelSet::cpu ? "cpu" : "reference";
+                         });
+
+TEST_P(GatedDeltaNetBits, AnyChunkingEqualsOnePass) {
+  for (const Shape& shape : shapes()) {
+    const std::vector<int32_t> tokens = random_tokens(131, 4);
+    DeltaRig rig(shape.sizes, GetParam(), 1);
+    const Rows whole = straight(rig, tokens);
+    for (const int64_t chunk : {1, 7, 31, 32, 33, 63, 64, 65}) {
+      state::SequenceState sequence = rig.sequence();
+      expect_equal_bits(rig.feed(sequence, tokens, chunk), whole,
+                        (std::string(shape.name) + " chunk " + std::to_string(chunk)).c_str());
+    }
+  }
+}
+
+TEST_P(GatedDeltaNetBits, AnyBatchAndThreadCountEqualsAlone) {
+  for (const Shape& shape : shapes()) {
+    std::vector<std::vector<int32_t>> tokens;
+    std::vector<Rows> alone;
+    const std::vector<int64_t> before = {0, 5, 31, 32, 60};
+    const std::vector<int64_t> chunk = {40, 1, 1, 0, 70};
+    for (size_t n = 0; n < before.size(); ++n)
+      tokens.push_back(random_tokens(before[n] + chunk[n], 20 + n));
+    DeltaRig first(shape.sizes, GetParam(), 1);
+    for (const auto& t : tokens) alone.push_back(straight(first, t));
+    for (const int threads : {1, 2, 3}) {
+      DeltaRig rig(shape.sizes, GetParam(), threads);
+      std::vector<state::SequenceState> sequences;
+      for (size_t n = 0; n < tokens.size(); ++n) {
+        sequences.push_back(rig.sequence());
+        rig.feed(sequences.back(), std::span(tokens[n]).first(static_cast<size_t>(before[n])), 16);
+      }
+      std::vector<Step> steps;
+      Rows expected;
+      for (size_t n = 0; n < tokens.size(); ++n) {
+        steps.push_back({&sequences[n], {tokens[n].begin() + before[n], tokens[n].end()}});
+        expected.insert(expected.end(), alone[n].begin() + before[n], alone[n].end());
+      }
+      expect_equal_bits(rig.forward(steps), expected, shape.name);
+    }
+  }
+}
+
+// One decode step of a single sequence with more threads than heads: panels are split.
+TEST_P(GatedDeltaNetBits, SplitHeadsEqualWholeHeads) {
+  const std::vector<int32_t> tokens = random_tokens(70, 5);
+  for (const Shape& shape : shapes()) {
+    DeltaRig one(shape.sizes, GetParam(), 1);
+    DeltaRig many(shape.sizes, GetParam(), 6);
+    state::SequenceState sequence = many.sequence();
+    expect_equal_bits(many.feed(sequence, tokens, 3), straight(one, tokens), shape.name);
+  }
+}
+
+// A tree of drafts after `committed` tokens of a step, and every root-to-leaf path of it alone.
+void check_tree(const Sizes& sizes, KernelSet kernels, int64_t before, int64_t committed,
+                const std::vector<int32_t>& shape) {
+  DeltaRig rig(sizes, kernels, 2);
+  const std::vector<int32_t> prefix = random_tokens(before, 6);
+  std::vector<int32_t> tokens = random_tokens(committed, 7);
+  const std::vector<int32_t> drafts = random_tokens(static_cast<int64_t>(shape.size()), 8);
+  tokens.insert(tokens.end(), drafts.begin(), drafts.end());
+  std::vector<int32_t> parents;  // rows of the segment; -1 in `shape`: the last committed row
+  for (const int32_t p : shape) parents.push_back(p + static_cast<int32_t>(committed));
+  state::SequenceState sequence = rig.sequence();
+  rig.feed(sequence, prefix, 9);
+  const state::Snapshot start = sequence.snapshot();
+  const Rows tree = rig.forward({{&sequence, tokens, static_cast<int64_t>(shape.size()), parents}});
+  for (size_t leaf = 0; leaf < shape.size(); ++leaf) {
+    std::vector<int32_t> path;
+    for (auto d = static_cast<int32_t>(leaf); d >= 0; d = shape[static_cast<size_t>(d)])
+      path.insert(path.begin(), d);
+    std::vector<int32_t> line(tokens.begin(), tokens.begin() + committed);
+    for (const int32_t d : path) line.push_back(drafts[static_cast<size_t>(d)]);
+    state::SequenceState alone(rig.layout, rig.blocks, start);
+    const Rows expected = rig.feed(alone, line, 4);
+    EXPECT_TRUE(equal_bits(tree[static_cast<size_t>(committed) + leaf], expected.back()))
+        << "before " << before << " committed " << committed << " draft " << leaf;
+  }
+  // The deepest path is accepted and the sequence goes on as if there had been no drafts.
+  std::vector<int32_t> accepted;
+  for (auto d = static_cast<int32_t>(shape.size()) - 1; d >= 0; d = shape[static_cast<size_t>(d)])
+    accepted.insert(accepted.begin(), d);
+  rig.commit(sequence, accepted);
+  std::vector<int32_t> line(tokens.begin(), tokens.begin() + committed);
+  for (const int32_t d : accepted) line.push_back(drafts[static_cast<size_t>(d)]);
+  const std::vector<int32_t> more = random_tokens(40, 9);
+  line.insert(line.end(), more.begin(), more.end());
+  state::SequenceState alone(rig.layout, rig.blocks, start);
+  Rows expected = rig.feed(alone, line, 64);
+  expected.erase(expected.begin(), expected.end() - 40);
+  expect_equal_bits(rig.feed(sequence, more, 40), expected, "after acceptance");
+}
+
+TEST_P(GatedDeltaNetBits, TreesOfDraftsEqualEachPathAlone) {
+  const std::vector<int32_t> tree = {-1, -1, 0, 0, 1, 2, 4, 5};
+  const std::vector<int32_t> chain = {-1, 0, 1, 2, 3};
+  for (const Shape& shape : shapes()) {
+    check_tree(shape.sizes, GetParam(), 37, 1, tree);
+    check_tree(shape.sizes, GetParam(), 30, 2, tree);  // the committed rows complete a block
+    check_tree(shape.sizes, GetParam(), 20, 4, tree);  // drafts up to the boundary
+    check_tree(shape.sizes, GetParam(), 0, 1, tree);
+    check_tree(shape.sizes, GetParam(), 26, 1, chain);  // acceptance completes a block
+    check_tree(shape.sizes, GetParam(), 58, 1, chain);
+    check_tree(shape.sizes, GetParam(), 10, 60, chain);
+  }
+}
+
+TEST_P(GatedDeltaNetBits, RejectedDraftsLeaveNoTrace) {
+  for (const Shape& shape : shapes()) {
+    DeltaRig rig(shape.sizes, GetParam(), 2);
+    const std::vector<int32_t> tokens = random_tokens(100, 10);
+    const Rows expected = straight(rig, tokens);
+    state::SequenceState sequence = rig.sequence();
+    Rows rows;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const int64_t room = std::min<int64_t>(sequence.draft_room(1), 4);
+      std::vector<int32_t> step = random_tokens(1 + room, 1000 + i);
+      step[0] = tokens[i];
+      rows.push_back(rig.forward({{&sequence, step, room}})[0]);
+      rig.commit(sequence);
+    }
+    expect_equal_bits(rows, expected, shape.name);
+  }
+}
+
+TEST_P(GatedDeltaNetBits, ExtremeGatesKeepTheContract) {
+  const std::vector<int32_t> tokens = random_tokens(100, 12);
+  for (const Inputs& inputs :
+       {Inputs{.scale = 1e4f}, Inputs{.forget = 1e4f}, Inputs{.forget = -1e4f, .noise = 1},
+        Inputs{.strength = 200, .forget = -60}, Inputs{.strength = -200},
+        Inputs{.forget = 0, .noise = 300}, Inputs{.scale = 0}}) {
+    DeltaRig rig(make_sizes(2, 4, 24, 40), GetParam(), 2, inputs);
+    const Rows whole = straight(rig, tokens);
+    state::SequenceState sequence = rig.sequence();
+    expect_equal_bits(rig.feed(sequence, tokens, 7), whole, "extreme");
+  }
+}
+
+TEST(GatedDeltaNet, EveryTargetGivesTheSameBits) {
+  const std::vector<int32_t> tokens = random_tokens(80, 13);
+  for (const Shape& shape : shapes()) {
+    std::vector<Rows> rows;
+    for (const std::string_view target : supported_targets()) {
+      ASSERT_TRUE(use_target(target).has_value());
+      DeltaRig rig(shape.sizes, KernelSet::cpu, 2);
+      rows.push_back(straight(rig, tokens));
+    }
+    ASSERT_TRUE(use_target("auto").has_value());
+    for (const Rows& other : rows) expect_equal_bits(other, rows[0], shape.name);
+  }
+}
+
+}  // namespace
+}  // namespace heddle::mixers::gated_delta_net
