@@ -1,0 +1,85 @@
+// Qwen3, dense: Llama with normalised queries and keys and an explicit head width.
+#include "model/family.h"
+#include "model/family_common.h"
+
+namespace heddle::model {
+namespace {
+
+constexpr std::string_view kHuggingFace[] = {"Qwen3ForCausalLM"};
+constexpr std::string_view kGguf[] = {"qwen3"};
+
+constexpr WeightName kModelWeights[] = {
+    {"embed", "embed_tokens.weight", "token_embd.weight"},
+    {"head", "lm_head.weight", "output.weight"},
+    {"final_norm", "norm.weight", "output_norm.weight"},
+};
+
+constexpr WeightName kLayerWeights[] = {
+    {"pre_mixer_norm", "input_layernorm.weight", "attn_norm.weight"},
+    {"pre_ffn_norm", "post_attention_layernorm.weight", "ffn_norm.weight"},
+    {"ffn_gate", "mlp.gate_proj.weight", "ffn_gate.weight"},
+    {"ffn_up", "mlp.up_proj.weight", "ffn_up.weight"},
+    {"ffn_down", "mlp.down_proj.weight", "ffn_down.weight"},
+    {"q_proj", "self_attn.q_proj.weight", "attn_q.weight"},
+    {"k_proj", "self_attn.k_proj.weight", "attn_k.weight"},
+    {"v_proj", "self_attn.v_proj.weight", "attn_v.weight"},
+    {"o_proj", "self_attn.o_proj.weight", "attn_output.weight"},
+    {"q_norm", "self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {"k_norm", "self_attn.k_norm.weight", "attn_k_norm.weight"},
+    {"q_bias", "self_attn.q_proj.bias", "attn_q.bias"},
+    {"k_bias", "self_attn.k_proj.bias", "attn_k.bias"},
+    {"v_bias", "self_attn.v_proj.bias", "attn_v.bias"},
+    {"o_bias", "self_attn.o_proj.bias", "attn_output.bias"},
+};
+
+std::string_view all_full(int64_t, int64_t) { return "full_attention"; }
+
+Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) {
+  HEDDLE_TRY(ModelSpec spec, common_spec(config, tensors, "rms_norm_eps", false));
+  HEDDLE_TRY(const AttentionShape shape, attention_shape(config));
+  HEDDLE_TRY(const std::vector<std::string> types, layer_types(config, all_full, 1));
+  HEDDLE_TRY(const bool bias, config.flag_or("attention_bias", false));
+  HEDDLE_TRY(const int64_t width, config.size("intermediate_size"));
+  for (const std::string& type : types) {
+    LayerSpec layer;
+    layer.params = attention_params(shape, spec.norm_eps);
+    if (type == "full_attention") {
+      layer.mixer = "full_attention";
+    } else if (type == "sliding_attention") {
+      layer.mixer = "sliding_window";
+      HEDDLE_TRY(const int64_t window, config.size("sliding_window"));
+      layer.params.set("window", window);
+    } else {
+      return fail("{}: unknown layer type {}", config.name(), type);
+    }
+    HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e6, layer.params));
+    layer.params.set("qk_norm", std::string("head")).set("qkv_bias", bias).set("o_bias", bias);
+    layer.ffn.width = width;
+    spec.layers.push_back(std::move(layer));
+  }
+  return spec;
+}
+
+Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) {
+  HEDDLE_TRY(ModelSpec spec, gguf_common_spec(metadata, tensors));
+  HEDDLE_TRY(const AttentionShape shape, gguf_attention_shape(metadata, 0));
+  HEDDLE_TRY(const int64_t layers, layer_count(metadata, "block_count"));
+  LayerSpec layer;
+  layer.mixer = "full_attention";
+  layer.params = attention_params(shape, spec.norm_eps);
+  HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, layer.params));
+  layer.params.set("qk_norm", std::string("head"));
+  HEDDLE_TRY(layer.ffn.width, metadata.size("feed_forward_length"));
+  spec.layers.assign(static_cast<size_t>(layers), layer);
+  return spec;
+}
+
+}  // namespace
+
+const Family& qwen3_family() {
+  static const Family family = {"qwen3",       kHuggingFace, kGguf,    kModelWeights,
+                                kLayerWeights, from_config,  from_gguf};
+  return family;
+}
+
+}  // namespace heddle::model

@@ -1,0 +1,137 @@
+// Building a model: designs from the ModelSpec, then weights bound and packed layer by layer, so
+// that only one layer's file pages are resident beside the packed weights.
+#include "base/check.h"
+#include "model/model.h"
+#include "model/presets.h"
+#include "model/weights.h"
+
+namespace heddle::model {
+namespace {
+
+// One layer's weights under the mixer's names.
+class LayerSource : public mixers::WeightSource {
+ public:
+  LayerSource(Weights& weights, int64_t layer, const std::vector<mixers::WeightSpec>& specs)
+      : weights_(weights), layer_(layer), specs_(specs) {}
+  Result<ops::MatrixSource> matrix(std::string_view name) override {
+    HEDDLE_TRY(const mixers::WeightSpec* spec, find(name));
+    return weights_.matrix(layer_, name, spec->shape);
+  }
+  Result<std::vector<float>> values(std::string_view name) override {
+    HEDDLE_TRY(const mixers::WeightSpec* spec, find(name));
+    return weights_.values(layer_, name, spec->shape);
+  }
+
+ private:
+  Result<const mixers::WeightSpec*> find(std::string_view name) const {
+    for (const mixers::WeightSpec& spec : specs_) {
+      if (spec.name == name) return &spec;
+    }
+    return fail("the mixer of layer {} declares no weight {}", layer_, name);
+  }
+  Weights& weights_;
+  int64_t layer_;
+  const std::vector<mixers::WeightSpec>& specs_;
+};
+
+Result<ops::PackedMatrix> pack_one(Weights& weights, int64_t layer, std::string_view name,
+                                   const std::vector<int64_t>& shape,
+                                   const ops::PackOptions& options, ThreadPool& pool) {
+  HEDDLE_TRY(const ops::MatrixSource source, weights.matrix(layer, name, shape));
+  return ops::pack(pool, {&source, 1}, options);
+}
+
+}  // namespace
+
+std::string kv_dtype_of(const LoadOptions& options) {
+  if (!options.kv_dtype.empty()) return options.kv_dtype;
+  return options.full_precision ? "f32" : "bf16";
+}
+
+Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype) {
+  if (kv_dtype != "bf16" && kv_dtype != "f32")
+    return fail("kv dtype {}: expected bf16 or f32", kv_dtype);
+  ModelDesign result;
+  result.layout.first_part.push_back(0);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    HEDDLE_TRY(const mixers::MixerKind* kind, mixers::find_mixer(spec.layers[i].mixer));
+    mixers::Params params = spec.layers[i].params;
+    params.set("kv_dtype", kv_dtype);
+    auto design = kind->design(params);
+    if (!design) return fail("layer {} ({}): {}", i, kind->name, design.error().message);
+    for (state::StatePart& part : (*design)->state_parts())
+      result.layout.entries.push_back({static_cast<int64_t>(i), std::move(part)});
+    result.layout.first_part.push_back(result.layout.parts());
+    result.mixers.push_back(std::move(*design));
+  }
+  return result;
+}
+
+Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weights& weights,
+                                                   const LoadOptions& options, ThreadPool& pool) {
+  std::unique_ptr<Model> model(new Model);
+  model->spec_ = spec;
+  HEDDLE_TRY(model->design_, make_design(spec, kv_dtype_of(options)));
+  const ops::PackOptions pack{options.full_precision, options.quantize};
+  const int64_t width = spec.d_model;
+  const std::vector<int64_t> vector = {width};
+  HEDDLE_TRY(model->embed_, pack_one(weights, -1, "embed", {spec.vocab_size, width}, pack, pool));
+  weights.release();
+  if (!spec.tied) {
+    HEDDLE_TRY(model->head_, pack_one(weights, -1, "head", {spec.vocab_size, width}, pack, pool));
+    weights.release();
+  }
+  HEDDLE_TRY(model->final_norm_, weights.values(-1, "final_norm", vector));
+  const int64_t layers = std::ssize(spec.layers);
+  for (int64_t i = 0; i < layers; ++i) {
+    const LayerSpec& layer_spec = spec.layers[static_cast<size_t>(i)];
+    const mixers::MixerDesign& design = *model->design_.mixers[static_cast<size_t>(i)];
+    const std::vector<mixers::WeightSpec> specs = design.weights();
+    LayerSource source(weights, i, specs);
+    Layer layer;
+    HEDDLE_TRY(layer.mixer, design.bind(pool, source, pack));
+    HEDDLE_TRY(layer.pre_mixer_norm, weights.values(i, "pre_mixer_norm", vector));
+    HEDDLE_TRY(layer.pre_ffn_norm, weights.values(i, "pre_ffn_norm", vector));
+    if (layer_spec.post_norms) {
+      HEDDLE_TRY(layer.post_mixer_norm, weights.values(i, "post_mixer_norm", vector));
+      HEDDLE_TRY(layer.post_ffn_norm, weights.values(i, "post_ffn_norm", vector));
+    }
+    const int64_t ffn = layer_spec.ffn.width;
+    HEDDLE_TRY(ops::MatrixSource gate, weights.matrix(i, "ffn_gate", {ffn, width}));
+    HEDDLE_TRY(ops::MatrixSource up, weights.matrix(i, "ffn_up", {ffn, width}));
+    const ops::MatrixSource gate_up[] = {std::move(gate), std::move(up)};
+    HEDDLE_TRY(layer.gate_up, ops::pack(pool, gate_up, pack));
+    HEDDLE_TRY(layer.down, pack_one(weights, i, "ffn_down", {width, ffn}, pack, pool));
+    model->layers_.push_back(std::move(layer));
+    weights.release();
+    if (options.progress) options.progress(i + 1, layers);
+  }
+  const Hash128 base = weights.hash();
+  const std::string how =
+      fmt::format("{:x} {:x} {} {} {}", base.low, base.high, options.full_precision,
+                  dtype_info(options.quantize).name, kv_dtype_of(options));
+  model->hash_ = hash128(std::as_bytes(std::span(how)));
+  return model;
+}
+
+Result<std::unique_ptr<Model>> Model::load(const Checkpoint& checkpoint, const LoadOptions& options,
+                                           ThreadPool& pool) {
+  const std::unique_ptr<Weights> weights = checkpoint_weights(checkpoint);
+  return from_weights(checkpoint.spec(), *weights, options, pool);
+}
+
+Result<std::unique_ptr<Model>> Model::load(const std::string& path, const LoadOptions& options,
+                                           ThreadPool& pool) {
+  HEDDLE_TRY(const Checkpoint checkpoint, Checkpoint::open(path));
+  return load(checkpoint, options, pool);
+}
+
+Result<std::unique_ptr<Model>> Model::from_preset(const std::string& preset,
+                                                  const LoadOptions& options, ThreadPool& pool) {
+  HEDDLE_TRY(const Preset parsed, parse_preset(preset));
+  constexpr uint64_t kSeed = 1;
+  const std::unique_ptr<Weights> weights = random_weights(parsed.spec, parsed.dtype, kSeed, pool);
+  return from_weights(parsed.spec, *weights, options, pool);
+}
+
+}  // namespace heddle::model

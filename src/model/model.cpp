@@ -1,0 +1,172 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "ops/activation.h"
+#include "ops/norm.h"
+
+namespace heddle::model {
+namespace {
+
+void norm_rows(backend::Context& ctx, const float* x, int64_t rows, int64_t width,
+               const std::vector<float>& weight, float eps, float* y) {
+  ops::rms_norm(ctx, {.x = x,
+                      .x_stride = width,
+                      .rows = rows,
+                      .width = width,
+                      .weight = weight.data(),
+                      .eps = eps,
+                      .y = y,
+                      .y_stride = width});
+}
+
+float* gather(backend::Context& ctx, const float* x, int64_t width, std::span<const int32_t> rows) {
+  float* out = ctx.scratch.allocate<float>(std::max<int64_t>(1, std::ssize(rows)) * width);
+  for (size_t i = 0; i < rows.size(); ++i)
+    std::memcpy(out + static_cast<int64_t>(i) * width, x + rows[i] * width,
+                static_cast<size_t>(width) * sizeof(float));
+  return out;
+}
+
+}  // namespace
+
+Model::~Model() = default;
+
+int64_t Model::weight_bytes() const {
+  return step_weight_bytes() + (spec_.tied ? 0 : embed_.bytes());
+}
+
+int64_t Model::step_weight_bytes() const {
+  int64_t bytes = head_matrix().bytes();
+  for (const Layer& layer : layers_)
+    bytes += layer.mixer->weight_bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  return bytes;
+}
+
+void Model::embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const {
+  const int64_t width = spec_.d_model;
+  ctx.pool.parallel_for(std::ssize(tokens), 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* row = x + t * width;
+      embed_.dequantize_row(tokens[static_cast<size_t>(t)], row);
+      if (spec_.embed_scale != 1.0f) {
+        for (int64_t i = 0; i < width; ++i) row[i] *= spec_.embed_scale;
+      }
+    }
+  });
+}
+
+void Model::feed_forward(backend::Context& ctx, int64_t index, int64_t tokens, float* x) const {
+  backend::ArenaScope scope(ctx.scratch);
+  const Layer& layer = layers_[static_cast<size_t>(index)];
+  const FfnSpec& spec = spec_.layers[static_cast<size_t>(index)].ffn;
+  const int64_t width = spec_.d_model;
+  float* normed = ctx.scratch.allocate<float>(tokens * width);
+  float* gate_up = ctx.scratch.allocate<float>(tokens * 2 * spec.width);
+  float* gated = ctx.scratch.allocate<float>(tokens * spec.width);
+  norm_rows(ctx, x, tokens, width, layer.pre_ffn_norm, spec_.norm_eps, normed);
+  ops::matmul(ctx, normed, tokens, layer.gate_up, gate_up);
+  ops::gated(ctx, {.gate_up = gate_up,
+                   .tokens = tokens,
+                   .width = spec.width,
+                   .activation = spec.activation,
+                   .out = gated});
+  ops::matmul(ctx, gated, tokens, layer.down, normed);
+  if (!layer.post_ffn_norm.empty())
+    norm_rows(ctx, normed, tokens, width, layer.post_ffn_norm, spec_.norm_eps, normed);
+  ops::add(ctx, normed, tokens * width, x);
+}
+
+float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
+                     std::span<const int32_t> tokens,
+                     std::span<state::SequenceState* const> sequences,
+                     std::span<const int32_t> rows) const {
+  HEDDLE_CHECK(std::ssize(tokens) == batch.tokens);
+  HEDDLE_CHECK(sequences.size() == batch.segments.size());
+  const int64_t width = spec_.d_model;
+  int64_t count = batch.tokens;
+  float* x = ctx.scratch.allocate<float>(count * width);
+  float* mixed = ctx.scratch.allocate<float>(count * width);
+  embed(ctx, tokens, x);
+  for (int64_t l = 0; l < std::ssize(layers_); ++l) {
+    const Layer& layer = layers_[static_cast<size_t>(l)];
+    {
+      backend::ArenaScope scope(ctx.scratch);
+      float* normed = ctx.scratch.allocate<float>(count * width);
+      norm_rows(ctx, x, count, width, layer.pre_mixer_norm, spec_.norm_eps, normed);
+      const int64_t first = layout().first_part[static_cast<size_t>(l)];
+      const int64_t parts = layout().first_part[static_cast<size_t>(l) + 1] - first;
+      const int64_t views = std::ssize(sequences) * parts;
+      auto* view = ctx.scratch.allocate<state::PartView>(views);
+      for (int64_t s = 0; s < std::ssize(sequences); ++s) {
+        for (int64_t p = 0; p < parts; ++p)
+          view[s * parts + p] = sequences[static_cast<size_t>(s)]->part_view(first + p);
+      }
+      const state::StateView state{{view, static_cast<size_t>(views)}, parts};
+      layer.mixer->forward(ctx, batch, normed, state, mixed);
+    }
+    if (l + 1 == std::ssize(layers_)) {
+      // Nobody reads the other rows any more.
+      x = gather(ctx, x, width, rows);
+      mixed = gather(ctx, mixed, width, rows);
+      count = std::ssize(rows);
+      if (count == 0) return x;
+    }
+    if (!layer.post_mixer_norm.empty())
+      norm_rows(ctx, mixed, count, width, layer.post_mixer_norm, spec_.norm_eps, mixed);
+    ops::add(ctx, mixed, count * width, x);
+    feed_forward(ctx, l, count, x);
+  }
+  return x;
+}
+
+void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) const {
+  norm_rows(ctx, x, rows, spec_.d_model, final_norm_, spec_.norm_eps, x);
+  ops::matmul(ctx, x, rows, head_matrix(), logits);
+}
+
+void Model::forward(backend::Context& ctx, const state::BatchView& batch,
+                    std::span<const int32_t> tokens,
+                    std::span<state::SequenceState* const> sequences,
+                    std::span<const int32_t> logit_rows, float* logits) const {
+  backend::ArenaScope scope(ctx.scratch);
+  float* x = hidden(ctx, batch, tokens, sequences, logit_rows);
+  if (!logit_rows.empty()) head(ctx, x, std::ssize(logit_rows), logits);
+}
+
+void Model::forward(backend::Context& ctx, const state::BatchView& batch,
+                    std::span<const int32_t> tokens,
+                    std::span<state::SequenceState* const> sequences,
+                    std::span<const int32_t> logit_rows, int64_t block,
+                    const LogitSink& sink) const {
+  HEDDLE_CHECK(block > 0);
+  backend::ArenaScope scope(ctx.scratch);
+  float* x = hidden(ctx, batch, tokens, sequences, logit_rows);
+  const int64_t rows = std::ssize(logit_rows);
+  if (rows == 0) return;
+  float* logits = ctx.scratch.allocate<float>(std::min(rows, block) * spec_.vocab_size);
+  for (int64_t first = 0; first < rows; first += block) {
+    const int64_t count = std::min(block, rows - first);
+    head(ctx, x + first * spec_.d_model, count, logits);
+    sink(first, count, logits);
+  }
+}
+
+void Model::fold(backend::Context& ctx, state::SequenceState& sequence) const {
+  for (int64_t l = 0; l < std::ssize(layers_); ++l) {
+    backend::ArenaScope scope(ctx.scratch);
+    const int64_t first = layout().first_part[static_cast<size_t>(l)];
+    const int64_t parts = layout().first_part[static_cast<size_t>(l) + 1] - first;
+    bool folds = false;
+    auto* view = ctx.scratch.allocate<state::PartView>(std::max<int64_t>(1, parts));
+    for (int64_t p = 0; p < parts; ++p) {
+      view[p] = sequence.part_view(first + p);
+      folds |= view[p].next_summary != nullptr;
+    }
+    if (folds) layers_[static_cast<size_t>(l)].mixer->fold(ctx, {view, static_cast<size_t>(parts)});
+  }
+}
+
+}  // namespace heddle::model

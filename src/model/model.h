@@ -1,0 +1,112 @@
+#pragma once
+// A model with its weights, ready to run: embedding, layers (mixer and feed-forward), final norm
+// and output matrix. Immutable and without sequence state, so any number of engines may share one.
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/context.h"
+#include "base/hash.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "mixers/mixer.h"
+#include "model/checkpoint.h"
+#include "model/spec.h"
+#include "ops/matmul.h"
+#include "state/batch.h"
+#include "state/sequence_state.h"
+#include "state/state_part.h"
+
+namespace heddle::model {
+
+class Weights;
+
+struct LoadOptions {
+  bool full_precision = false;  // weights as float32 values, multiplied in float32
+  DType quantize = DType::f32;  // q8_0 or q4_0: requantise float matrices; f32: as stored
+  std::string kv_dtype;         // "bf16" or "f32"; empty: f32 in full precision, else bf16
+  std::function<void(int64_t layers_done, int64_t layers)> progress;  // optional
+};
+
+// The designs of a model's layers, with kv_dtype set: all that sizes and plans need.
+struct ModelDesign {
+  std::vector<std::unique_ptr<mixers::MixerDesign>> mixers;  // [layers]
+  state::StateLayout layout;
+};
+Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype);
+
+// The kv_dtype that options ask for.
+std::string kv_dtype_of(const LoadOptions& options);
+
+class Model {
+ public:
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  // From a GGUF file or a folder (see Checkpoint). The files are not needed afterwards.
+  static Result<std::unique_ptr<Model>> load(const std::string& path, const LoadOptions& options,
+                                             ThreadPool& pool);
+  static Result<std::unique_ptr<Model>> load(const Checkpoint& checkpoint,
+                                             const LoadOptions& options, ThreadPool& pool);
+  // A preset "NAME" or "NAME:TYPE" (see presets.h) with random weights.
+  static Result<std::unique_ptr<Model>> from_preset(const std::string& preset,
+                                                    const LoadOptions& options, ThreadPool& pool);
+  static Result<std::unique_ptr<Model>> from_weights(const ModelSpec& spec, Weights& weights,
+                                                     const LoadOptions& options, ThreadPool& pool);
+
+  const ModelSpec& spec() const { return spec_; }
+  const state::StateLayout& layout() const { return design_.layout; }
+  const ModelDesign& design() const { return design_; }
+  int64_t weight_bytes() const;  // memory held
+  // What one decode step reads of the weights: all but the rows of an untied embedding.
+  int64_t step_weight_bytes() const;
+  // Identity of weights and of everything in LoadOptions that changes the state's values.
+  const Hash128& weight_hash() const { return hash_; }
+
+  // One step: `tokens` [T] (0 <= id < vocab_size), one sequence per segment of the batch, each with
+  // begin_step called. logits [logit_rows, vocab_size] of those rows.
+  void forward(backend::Context& ctx, const state::BatchView& batch,
+               std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
+               std::span<const int32_t> logit_rows, float* logits) const;
+
+  // The same with the logits handed out `block` rows at a time, for long prompts of which every
+  // row is wanted. sink(first, count, logits): rows first .. first + count of logit_rows.
+  using LogitSink = std::function<void(int64_t first, int64_t count, const float* logits)>;
+  void forward(backend::Context& ctx, const state::BatchView& batch,
+               std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
+               std::span<const int32_t> logit_rows, int64_t block, const LogitSink& sink) const;
+
+  // When sequence.fold_due(): folds every part; then call sequence.finish_fold().
+  void fold(backend::Context& ctx, state::SequenceState& sequence) const;
+
+ private:
+  struct Layer {
+    std::unique_ptr<mixers::Mixer> mixer;
+    std::vector<float> pre_mixer_norm, post_mixer_norm, pre_ffn_norm, post_ffn_norm;  // [D]
+    ops::PackedMatrix gate_up;                                                        // [2 ffn, D]
+    ops::PackedMatrix down;                                                           // [D, ffn]
+  };
+  Model() = default;
+  // Hidden rows of logit_rows after the last layer: [rows, D] in scratch memory.
+  float* hidden(backend::Context& ctx, const state::BatchView& batch,
+                std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
+                std::span<const int32_t> rows) const;
+  void embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const;
+  void feed_forward(backend::Context& ctx, int64_t layer, int64_t tokens, float* x) const;
+  void head(backend::Context& ctx, float* x, int64_t rows, float* logits) const;
+  const ops::PackedMatrix& head_matrix() const { return spec_.tied ? embed_ : head_; }
+
+  ModelSpec spec_;
+  ModelDesign design_;
+  Hash128 hash_;
+  ops::PackedMatrix embed_;  // [V, D]
+  ops::PackedMatrix head_;   // [V, D]; empty when tied
+  std::vector<float> final_norm_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace heddle::model

@@ -1,0 +1,43 @@
+#pragma once
+// Where a model's weights come from while it is built: a checkpoint, or a generator of random ones.
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "mixers/mixer.h"
+#include "model/checkpoint.h"
+#include "model/spec.h"
+#include "ops/matmul.h"
+
+namespace heddle::model {
+
+// `layer` -1: a weight of the model itself. `shape` as in a mixer's WeightSpec; dimensions of size
+// 1 in the file don't count.
+class Weights {
+ public:
+  virtual ~Weights() = default;
+  // Valid until release().
+  virtual Result<ops::MatrixSource> matrix(int64_t layer, std::string_view name,
+                                           const std::vector<int64_t>& shape) = 0;
+  virtual Result<std::vector<float>> values(int64_t layer, std::string_view name,
+                                            const std::vector<int64_t>& shape) = 0;
+  // What matrix() and values() gave so far is no longer needed.
+  virtual void release() = 0;
+  virtual Hash128 hash() const = 0;
+};
+
+// `checkpoint` must outlive the result.
+std::unique_ptr<Weights> checkpoint_weights(const Checkpoint& checkpoint);
+
+// Random weights of sensible sizes. Matrices have the type `dtype` (bf16, q8_0, q4_0; rows that are
+// no multiple of 32 stay bf16); embedding and head take q6_k or q8_0 when the others are q4_0, as
+// quantised files do.
+std::unique_ptr<Weights> random_weights(const ModelSpec& spec, DType dtype, uint64_t seed,
+                                        ThreadPool& pool);
+
+}  // namespace heddle::model
