@@ -102,9 +102,8 @@ HWY_INLINE F32x16 load16_bf16(const uint16_t* p) {
 HWY_INLINE F32x16 load16_f16(const uint16_t* p) {
   return F32x16::build([&](int i) HWY_ATTR {
     const hn::Rebind<hwy::float16_t, DF> d16;
-    hwy::float16_t lanes[kLanes];
-    std::memcpy(lanes, p + i * kLanes, sizeof lanes);
-    return hn::PromoteTo(DF(), hn::LoadU(d16, lanes));
+    const hn::RebindToUnsigned<decltype(d16)> du16;
+    return hn::PromoteTo(DF(), hn::BitCast(d16, hn::LoadU(du16, p + i * kLanes)));
   });
 }
 // Rounds to nearest even. Lanes must not be NaN.

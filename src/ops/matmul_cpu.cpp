@@ -1,0 +1,347 @@
+// y = x W^T on the CPU.
+//
+// A kernel owns 16 rows (one tile) and 1..kMaxTokens tokens and runs over the whole of k in order:
+//   float formats  acc[t] = fma(w[k], x[t][k], acc[t])                 for k = 0 ... K - 1
+//   block formats  acc[t] = fma(dot[t], w_scale * x_scale[t], acc[t])  for each 32-block, where
+//                  dot is an exact integer; formats with a minimum then add minimum * sum(x).
+// The chain of one output is the same whatever the tile, the batch or the thread, hence equal
+// bits. Decode streams every tile once (floor: bytes / bandwidth); prefill keeps a group of tiles
+// in the second-level cache while all tokens pass (floor: multiply-adds / peak).
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "ops/matmul_layout.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/matmul_cpu.cpp"
+#include "ops/simd.h"
+// After simd.h: compiled per target.
+#include "ops/math-inl.h"
+#include "ops/matmul_dot-inl.h"
+
+#ifndef HEDDLE_OPS_MATMUL_WORK
+#define HEDDLE_OPS_MATMUL_WORK
+namespace heddle::ops {
+// One call of matmul, as every thread sees it.
+struct MatmulWork {
+  const MatmulArgs* args;
+  const PackedMatrix::Impl* weights;
+  int8_t* codes;          // [T, K] activations, when some section is in blocks
+  ActivationBlock* info;  // [T, K / 32]
+};
+constexpr int64_t kGroupBytes = 192 << 10;  // weights kept in the second-level cache
+}  // namespace heddle::ops
+#endif
+
+HWY_BEFORE_NAMESPACE();
+#if HWY_TARGET == HWY_AVX3_DL
+HWY_PUSH_ATTRIBUTES("avx512vnni")
+#endif
+namespace heddle::ops {
+namespace HWY_NAMESPACE {
+
+// Tokens of one kernel call: what fits the registers.
+constexpr int kBlockTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 4;
+constexpr int kFloatTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 6;
+
+struct TileWork {
+  const std::byte* tile;
+  const Section* section;
+  const MatmulWork* work;
+  int64_t token;  // first
+};
+
+template <int NT>
+HWY_INLINE void store_tile(const TileWork& tw, const F32x16* acc) {
+  const MatmulArgs& args = *tw.work->args;
+  const Section& s = *tw.section;
+  const int64_t index = (tw.tile - tw.work->weights->data.get() - s.offset) / s.tile_bytes;
+  const int64_t rows = std::min(kTileRows, s.rows - index * kTileRows);
+  float* y = args.y + tw.token * args.y_stride + s.first_row + index * kTileRows;
+  for (int t = 0; t < NT; ++t, y += args.y_stride) {
+    if (rows == kTileRows) {
+      store16(args.accumulate ? add(load16(y), acc[t]) : acc[t], y);
+    } else {
+      store16_partial(args.accumulate ? add(load16_partial(y, rows), acc[t]) : acc[t], y, rows);
+    }
+  }
+}
+
+HWY_INLINE F32x16 load_weights(const float* p) { return load16(p); }
+struct F16 {
+  uint16_t bits;
+};
+struct Bf16 {
+  uint16_t bits;
+};
+HWY_INLINE F32x16 load_weights(const F16* p) { return load16_f16(&p->bits); }
+HWY_INLINE F32x16 load_weights(const Bf16* p) { return load16_bf16(&p->bits); }
+
+template <class T, int NT>
+void float_tile(const TileWork& tw) {
+  const MatmulArgs& args = *tw.work->args;
+  const auto* w = reinterpret_cast<const T*>(tw.tile);
+  const float* x = args.x + tw.token * args.x_stride;
+  const int64_t stride = args.x_stride;
+  const int64_t cols = tw.work->weights->cols;
+  F32x16 acc[NT];
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
+  for (int64_t k = 0; k < cols; ++k, w += kTileRows) {
+    const F32x16 weights = load_weights(w);
+    unroll<NT>([&](auto t)
+                   HEDDLE_LAMBDA { acc[t] = fma(weights, set16(x[t * stride + k]), acc[t]); });
+  }
+  store_tile<NT>(tw, acc);
+}
+
+// 16 bytes as floats.
+HWY_INLINE F32x16 load_u8(const std::byte* p) {
+  return F32x16::build([&](int i) HWY_ATTR {
+    const hn::Rebind<uint8_t, DI> d8;
+    return hn::ConvertTo(
+        DF(), hn::PromoteTo(DI(), hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p) + i * kLanes)));
+  });
+}
+HWY_INLINE F32x16 load_half(const std::byte* p) {
+  return load16_f16(reinterpret_cast<const uint16_t*>(p));
+}
+
+template <DType kType>
+struct Format;
+#define HEDDLE_FORMAT(type, bits, zero_code, has_minimum, k_quant)  \
+  template <>                                                       \
+  struct Format<DType::type> {                                      \
+    static constexpr int kBits = bits, kZero = zero_code;           \
+    static constexpr bool kMinimum = has_minimum, kSuper = k_quant; \
+  };
+HEDDLE_FORMAT(q4_0, 4, 8, false, false)
+HEDDLE_FORMAT(q4_1, 4, 0, true, false)
+HEDDLE_FORMAT(q5_0, 5, 16, false, false)
+HEDDLE_FORMAT(q5_1, 5, 0, true, false)
+HEDDLE_FORMAT(q8_0, 8, 0, false, false)
+HEDDLE_FORMAT(q4_k, 4, 0, true, true)
+HEDDLE_FORMAT(q5_k, 5, 0, true, true)
+HEDDLE_FORMAT(q6_k, 6, 32, false, true)
+#undef HEDDLE_FORMAT
+
+template <DType kType, int NT>
+void block_tile(const TileWork& tw) {
+  using F = Format<kType>;
+  const Section& s = *tw.section;
+  const int64_t cols = tw.work->weights->cols;
+  const auto* codes = reinterpret_cast<const uint8_t*>(tw.tile);
+  const std::byte* scales = tw.tile + s.scales_at;
+  const std::byte* supers = tw.tile + s.supers_at;
+  ActivationView a{tw.work->codes + tw.token * cols, cols, tw.work->info + tw.token * s.blocks,
+                   s.blocks};
+  F32x16 acc[NT];
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
+  F32x16 super_scale = zero16();
+  F32x16 super_minimum = zero16();
+  for (int64_t b = 0; b < s.blocks; ++b) {
+    F32x16 scale;
+    F32x16 minimum = zero16();
+    if constexpr (F::kSuper) {
+      if (b % 8 == 0) {
+        super_scale = load_half(supers);
+        if constexpr (F::kMinimum) super_minimum = load_half(supers + 32);
+        supers += F::kMinimum ? 64 : 32;
+      }
+      scale = kType == DType::q6_k ? super_scale : mul(super_scale, load_u8(scales));
+      // value = scale code - minimum
+      if constexpr (F::kMinimum) minimum = mul(super_minimum, sub(zero16(), load_u8(scales + 16)));
+    } else {
+      scale = load_half(scales);
+      if constexpr (F::kMinimum) minimum = load_half(scales + 32);
+    }
+    F32x16 dots[NT];
+    if constexpr (kType == DType::q6_k) {
+      block_dots_q6<NT>(codes, scales, a, dots);
+    } else {
+      block_dots<F::kBits, F::kZero, NT>(codes, a, dots);
+    }
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      const ActivationBlock& block = a.block(t);
+      acc[t] = fma(dots[t], mul(scale, set16(block.scale)), acc[t]);
+      if constexpr (F::kMinimum) acc[t] = fma(minimum, set16(block.scaled_sum), acc[t]);
+    });
+    codes += s.code_bytes;
+    scales += s.scale_bytes;
+    a.codes += 32;
+    ++a.info;
+  }
+  store_tile<NT>(tw, acc);
+}
+
+using TileKernel = void (*)(const TileWork&);
+// Kernels for 2^i tokens (the last: all that fit).
+struct Kernels {
+  int counts[4];
+  TileKernel kernels[4];
+};
+
+template <class T>
+Kernels float_kernels() {
+  return {{1, 2, 4, kFloatTokens},
+          {float_tile<T, 1>, float_tile<T, 2>, float_tile<T, 4>, float_tile<T, kFloatTokens>}};
+}
+template <DType kType>
+Kernels block_kernels() {
+  return {{1, 2, 4, kBlockTokens},
+          {block_tile<kType, 1>, block_tile<kType, 2>, block_tile<kType, 4>,
+           block_tile<kType, kBlockTokens>}};
+}
+
+Kernels kernels_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return float_kernels<float>();
+    case DType::f16:
+      return float_kernels<F16>();
+    case DType::bf16:
+      return float_kernels<Bf16>();
+    case DType::q4_0:
+      return block_kernels<DType::q4_0>();
+    case DType::q4_1:
+      return block_kernels<DType::q4_1>();
+    case DType::q5_0:
+      return block_kernels<DType::q5_0>();
+    case DType::q5_1:
+      return block_kernels<DType::q5_1>();
+    case DType::q8_0:
+      return block_kernels<DType::q8_0>();
+    case DType::q4_k:
+      return block_kernels<DType::q4_k>();
+    case DType::q5_k:
+      return block_kernels<DType::q5_k>();
+    case DType::q6_k:
+      return block_kernels<DType::q6_k>();
+    default:
+      HEDDLE_CHECK(false, "no kernel for {}", dtype_info(dtype).name);
+  }
+}
+
+// Tiles [begin, end) of one section, all tokens.
+void section_tiles(const MatmulWork& work, const Section& s, int64_t begin, int64_t end) {
+  const Kernels kernels = kernels_of(s.dtype);
+  const int64_t tokens = work.args->tokens;
+  const int64_t group = std::max<int64_t>(1, kGroupBytes / s.tile_bytes);
+  for (int64_t first = begin; first < end; first += group) {
+    const int64_t last = std::min(end, first + group);
+    for (int64_t token = 0; token < tokens;) {
+      int size = 3;
+      while (kernels.counts[size] > tokens - token) --size;
+      for (int64_t tile = first; tile < last; ++tile)
+        kernels.kernels[size]({work.weights->tile(s, tile), &s, &work, token});
+      token += kernels.counts[size];
+    }
+  }
+}
+
+void matmul_tiles(const MatmulWork& work, int64_t begin, int64_t end) {
+  for (const Section& s : work.weights->sections) {
+    const int64_t first = std::max<int64_t>(begin - s.first_tile, 0);
+    const int64_t last = std::min(end - s.first_tile, s.tiles);
+    if (first < last) section_tiles(work, s, first, last);
+  }
+}
+
+// Activations of rows [begin, end): per 32-block scale = max |x| / 127, codes to nearest even.
+void quantize_rows(const MatmulWork& work, int64_t begin, int64_t end) {
+  const int64_t cols = work.weights->cols;
+  for (int64_t t = begin; t < end; ++t) {
+    const float* x = work.args->x + t * work.args->x_stride;
+    int8_t* codes = work.codes + t * cols;
+    ActivationBlock* info = work.info + t * (cols / 32);
+    for (int64_t b = 0; b < cols / 32; ++b, x += 32, codes += 32) {
+      const F32x16 x0 = load16(x);
+      const F32x16 x1 = load16(x + 16);
+      const float largest = max_lane(max(abs(x0), abs(x1)));
+      // Below that the inverse overflows; such a block is as good as zero.
+      const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+      int32_t sums[2];
+      for (int h = 0; h < 2; ++h) {
+        const F32x16 scaled = mul(h ? x1 : x0, set16(inverse));
+        VI total = hn::Zero(DI());
+        for (int i = 0; i < kParts; ++i) {
+          const VI q = hn::NearestInt(scaled.v[i]);
+          const hn::Rebind<int8_t, DI> d8;
+          hn::StoreU(hn::DemoteTo(d8, q), d8, codes + 16 * h + i * kLanes);
+          total = hn::Add(total, q);
+        }
+        sums[h] = hn::GetLane(hn::SumOfLanes(DI(), total));
+      }
+      const float scale = largest / 127.0f;
+      const int32_t sum = sums[0] + sums[1];
+      info[b] = {scale,
+                 scale * static_cast<float>(sum),
+                 sum,
+                 {static_cast<int16_t>(sums[0]), static_cast<int16_t>(sums[1])}};
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace heddle::ops
+#if HWY_TARGET == HWY_AVX3_DL
+HWY_POP_ATTRIBUTES
+#endif
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace heddle::ops {
+HWY_EXPORT(matmul_tiles);
+HWY_EXPORT(quantize_rows);
+namespace {
+
+// First tile of thread `thread`: the work before it is about thread / threads of the whole.
+int64_t first_tile(const PackedMatrix::Impl& weights, int64_t tokens, int thread, int threads) {
+  // Decode pays for bytes, prefill for multiply-adds, of which every tile has the same.
+  const auto cost = [&](const Section& s) { return tokens <= 4 ? s.tile_bytes : int64_t{1}; };
+  int64_t total = 0;
+  for (const Section& s : weights.sections) total += s.tiles * cost(s);
+  int64_t target = total * thread / threads;
+  for (const Section& s : weights.sections) {
+    if (target < s.tiles * cost(s)) return s.first_tile + target / cost(s);
+    target -= s.tiles * cost(s);
+  }
+  return weights.tiles;
+}
+
+// Below this many multiply-adds waking the other threads costs more than they bring.
+constexpr int64_t kSerialWork = 32 << 10;
+// Below this many activations quantising them on one thread is cheaper than a barrier.
+constexpr int64_t kSerialActivations = 16 << 10;
+
+}  // namespace
+
+void cpu::matmul(backend::Context& ctx, const MatmulArgs& args) {
+  const PackedMatrix::Impl& weights = args.weights->impl();
+  if (args.tokens <= 0) return;
+  HEDDLE_CHECK(args.y_stride >= weights.rows || args.tokens == 1, "y stride {} for {} rows",
+               args.y_stride, weights.rows);
+  const backend::ArenaScope scope(ctx.scratch);
+  MatmulWork work{&args, &weights, nullptr, nullptr};
+  const bool serial = weights.rows * weights.cols * args.tokens <= kSerialWork;
+  if (weights.any_blocks) {
+    work.codes = ctx.scratch.allocate<int8_t>(args.tokens * weights.cols);
+    work.info = ctx.scratch.allocate<ActivationBlock>(args.tokens * (weights.cols / 32));
+    const auto quantize = HWY_DYNAMIC_DISPATCH(quantize_rows);
+    if (args.tokens * weights.cols <= kSerialActivations) {
+      quantize(work, 0, args.tokens);
+    } else {
+      ctx.pool.parallel_for(args.tokens, 1,
+                            [&](int64_t begin, int64_t end, int) { quantize(work, begin, end); });
+    }
+  }
+  const auto multiply = HWY_DYNAMIC_DISPATCH(matmul_tiles);
+  if (serial || ctx.pool.threads() == 1) return multiply(work, 0, weights.tiles);
+  const int threads = ctx.pool.threads();
+  ctx.pool.run([&](int thread) {
+    multiply(work, first_tile(weights, args.tokens, thread, threads),
+             first_tile(weights, args.tokens, thread + 1, threads));
+  });
+}
+
+}  // namespace heddle::ops
+#endif  // HWY_ONCE

@@ -1,0 +1,79 @@
+#pragma once
+// How PackedMatrix keeps weights: a lane of a vector is an output row, so every output is one
+// sequential chain over k whatever the tile shape, and decode and prefill give equal bits.
+//
+// A source becomes a section of tiles of 16 rows (the last one padded with zeros). A tile is
+//
+//   float formats   [K][16] values as stored
+//   block formats   codes  [K/32][code_bytes]   see below
+//                   scales [K/32][scale_bytes]  at scales_at
+//                   supers [K/256][super_bytes] at supers_at (K-quants)
+//
+// Codes of one 32-block of 16 rows, in groups of 4 consecutive k: group g (0..7) is 64 bytes,
+// byte 4 r + i = code of row r at k = 4 g + i. So one 32-bit lane of a dot-product instruction
+// holds 4 consecutive k of one row.
+//   8 bits: 8 x 64 bytes                                                    (q8_0: 512)
+//   4 bits: 4 x 64 bytes; low nibble = group j, high nibble = group j + 4    (q4_*: 256)
+//   5 bits: the nibbles, then 64 bytes whose bit g is bit 4 of group g       (q5_*: 320)
+//   6 bits: the nibbles, then 2 x 64 bytes: bits 2f, 2f+1 of byte vector h
+//           are bits 4, 5 of group 4 h + f                                   (q6_k: 384)
+// Scales of one 32-block:
+//   q4_0 q5_0 q8_0   f16 scale [16]
+//   q4_1 q5_1        f16 scale [16], f16 minimum [16]
+//   q4_k q5_k        u8 scale [16], u8 minimum [16]; supers: f16 scale [16], f16 minimum [16]
+//   q6_k             i8 scale [16][2] (the two 16-blocks); supers: f16 scale [16]
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/dtype.h"
+#include "ops/matmul.h"
+
+namespace heddle::ops {
+
+constexpr int64_t kTileRows = 16;
+
+struct Section {
+  DType dtype = DType::f32;
+  int64_t rows = 0;
+  int64_t first_row = 0;  // row of the matrix
+  int64_t tiles = 0;
+  int64_t first_tile = 0;
+  int64_t tile_bytes = 0;
+  int64_t offset = 0;  // of the first tile in the data
+  // Block formats only.
+  int64_t blocks = 0;  // K / 32
+  int64_t code_bytes = 0;
+  int64_t scale_bytes = 0;
+  int64_t super_bytes = 0;
+  int64_t scales_at = 0;  // within a tile
+  int64_t supers_at = 0;
+};
+
+struct PackedMatrix::Impl {
+  struct Free {
+    void operator()(std::byte* data) const;
+  };
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t tiles = 0;
+  int64_t bytes = 0;
+  bool any_blocks = false;  // some section multiplies in int8
+  std::vector<Section> sections;
+  std::unique_ptr<std::byte[], Free> data;  // 64-byte aligned
+
+  const std::byte* tile(const Section& section, int64_t index) const {
+    return data.get() + section.offset + index * section.tile_bytes;
+  }
+};
+
+// Per 32-block of a row of activations: x = scale * code, code in [-127, 127].
+struct ActivationBlock {
+  float scale;
+  float scaled_sum;     // scale * sum
+  int32_t sum;          // of the 32 codes
+  int16_t half_sum[2];  // of either 16 codes
+};
+
+}  // namespace heddle::ops

@@ -1,0 +1,355 @@
+// Repacking of file matrices into the layout of matmul_layout.h.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/check.h"
+#include "ops/matmul_layout.h"
+#include "ops/quant.h"
+
+namespace heddle::ops {
+namespace {
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+bool is_float(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+}
+int64_t code_bytes(DType dtype) {
+  switch (dtype) {
+    case DType::q8_0:
+      return 512;
+    case DType::q5_0:
+    case DType::q5_1:
+    case DType::q5_k:
+      return 320;
+    case DType::q6_k:
+      return 384;
+    default:
+      return 256;
+  }
+}
+int64_t scale_bytes(DType dtype) { return dtype == DType::q4_1 || dtype == DType::q5_1 ? 64 : 32; }
+int64_t super_bytes(DType dtype) {
+  if (dtype == DType::q6_k) return 32;
+  return dtype == DType::q4_k || dtype == DType::q5_k ? 64 : 0;
+}
+
+Section make_section(DType dtype, int64_t rows, int64_t cols) {
+  Section s;
+  s.dtype = dtype;
+  s.rows = rows;
+  s.tiles = (rows + kTileRows - 1) / kTileRows;
+  if (is_float(dtype)) {
+    s.tile_bytes = cols * kTileRows * dtype_info(dtype).block_bytes;
+  } else {
+    s.blocks = cols / 32;
+    s.code_bytes = code_bytes(dtype);
+    s.scale_bytes = scale_bytes(dtype);
+    s.super_bytes = super_bytes(dtype);
+    s.scales_at = s.blocks * s.code_bytes;
+    s.supers_at = round_up(s.scales_at + s.blocks * s.scale_bytes, 64);
+    s.tile_bytes = s.supers_at + (s.super_bytes ? cols / 256 * s.super_bytes : 0);
+  }
+  s.tile_bytes = round_up(s.tile_bytes, 64);
+  return s;
+}
+
+// Codes of 16 rows, [16][32], to one block of the layout.
+void interleave_codes(int64_t bytes, const uint8_t (*codes)[32], uint8_t* out) {
+  if (bytes == 512) {
+    for (int g = 0; g < 8; ++g)
+      for (int r = 0; r < 16; ++r) std::memcpy(out + 64 * g + 4 * r, codes[r] + 4 * g, 4);
+    return;
+  }
+  const auto group = [&](int r, int g) {
+    uint32_t word;
+    std::memcpy(&word, codes[r] + 4 * g, 4);
+    return word;
+  };
+  for (int r = 0; r < 16; ++r) {
+    uint32_t planes[2] = {0, 0};
+    for (int j = 0; j < 4; ++j) {
+      const uint32_t low = group(r, j);
+      const uint32_t high = group(r, j + 4);
+      const uint32_t nibbles = (low & 0x0f0f0f0fu) | ((high & 0x0f0f0f0fu) << 4);
+      std::memcpy(out + 64 * j + 4 * r, &nibbles, 4);
+      if (bytes == 320) {
+        planes[0] |= ((low >> 4) & 0x01010101u) << j | ((high >> 4) & 0x01010101u) << (j + 4);
+      } else {
+        planes[0] |= ((low >> 4) & 0x03030303u) << (2 * j);
+        planes[1] |= ((high >> 4) & 0x03030303u) << (2 * j);
+      }
+    }
+    if (bytes >= 320) std::memcpy(out + 256 + 4 * r, &planes[0], 4);
+    if (bytes == 384) std::memcpy(out + 320 + 4 * r, &planes[1], 4);
+  }
+}
+
+// The inverse for one row.
+void extract_codes(int64_t bytes, const uint8_t* in, int r, uint8_t* codes) {
+  for (int g = 0; g < 8; ++g) {
+    for (int i = 0; i < 4; ++i) {
+      const int at = 4 * r + i;
+      if (bytes == 512) {
+        codes[4 * g + i] = in[64 * g + at];
+        continue;
+      }
+      int code = g < 4 ? in[64 * g + at] & 15 : in[64 * (g - 4) + at] >> 4;
+      if (bytes == 320) code |= ((in[256 + at] >> g) & 1) << 4;
+      if (bytes == 384) code |= ((in[256 + 64 * (g / 4) + at] >> (2 * (g % 4))) & 3) << 4;
+      codes[4 * g + i] = static_cast<uint8_t>(code);
+    }
+  }
+}
+
+void put_u16(std::byte* at, int index, uint16_t value) { std::memcpy(at + 2 * index, &value, 2); }
+uint16_t get_u16(const std::byte* at, int index) {
+  uint16_t value;
+  std::memcpy(&value, at + 2 * index, 2);
+  return value;
+}
+
+// Scales of row r of one 32-block (`sub` counts 32-blocks within a super-block).
+void put_scales(DType dtype, const BlockParts& parts, int sub, int r, std::byte* scales) {
+  switch (dtype) {
+    case DType::q4_k:
+    case DType::q5_k:
+      scales[r] = static_cast<std::byte>(parts.sub_scales[sub]);
+      scales[16 + r] = static_cast<std::byte>(parts.sub_minima[sub]);
+      return;
+    case DType::q6_k:
+      scales[2 * r] = static_cast<std::byte>(parts.sub_scales[2 * sub]);
+      scales[2 * r + 1] = static_cast<std::byte>(parts.sub_scales[2 * sub + 1]);
+      return;
+    case DType::q4_1:
+    case DType::q5_1:
+      put_u16(scales, 16 + r, parts.minimum);
+      [[fallthrough]];
+    default:
+      put_u16(scales, r, parts.scale);
+  }
+}
+
+// rows[r]: the file's row that becomes row r of the tile; nullptr: padding.
+void pack_block_tile(const Section& s, const std::byte* const* rows, std::byte* tile) {
+  const DTypeInfo& info = dtype_info(s.dtype);
+  const int subs = static_cast<int>(info.block_elements / 32);
+  BlockParts parts;
+  uint8_t codes[8][16][32];
+  for (int64_t b = 0; b < s.blocks; b += subs) {
+    std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
+    std::byte* supers = tile + s.supers_at + b / 8 * s.super_bytes;
+    for (int r = 0; r < kTileRows; ++r) {
+      if (rows[r]) {
+        unpack_block(s.dtype, rows[r] + b / subs * info.block_bytes, parts);
+      } else {
+        parts = BlockParts();
+      }
+      for (int sub = 0; sub < subs; ++sub) {
+        std::memcpy(codes[sub][r], parts.codes + 32 * sub, 32);
+        put_scales(s.dtype, parts, sub, r, scales + sub * s.scale_bytes);
+      }
+      if (s.super_bytes) put_u16(supers, r, parts.scale);
+      if (s.super_bytes == 64) put_u16(supers, 16 + r, parts.minimum);
+    }
+    for (int sub = 0; sub < subs; ++sub)
+      interleave_codes(s.code_bytes, codes[sub],
+                       reinterpret_cast<uint8_t*>(tile) + (b + sub) * s.code_bytes);
+  }
+}
+
+template <class T>
+void pack_float_tile(int64_t cols, const std::byte* const* rows, std::byte* tile) {
+  constexpr int64_t kStep = 16;  // a square at a time: both sides stay in the cache
+  for (int64_t k0 = 0; k0 < cols; k0 += kStep) {
+    const int64_t k1 = std::min(cols, k0 + kStep);
+    for (int r = 0; r < kTileRows; ++r) {
+      for (int64_t k = k0; k < k1; ++k) {
+        std::byte* at = tile + (k * kTileRows + r) * static_cast<int64_t>(sizeof(T));
+        if (rows[r]) {
+          std::memcpy(at, rows[r] + k * static_cast<int64_t>(sizeof(T)), sizeof(T));
+        } else {
+          std::memset(at, 0, sizeof(T));
+        }
+      }
+    }
+  }
+}
+
+// What a source is kept as.
+DType kept_as(const MatrixSource& source, const PackOptions& options) {
+  if (options.full_precision) return DType::f32;
+  const bool requantise = is_float(source.dtype) && !is_float(options.quantize);
+  return requantise && source.cols % 32 == 0 ? options.quantize : source.dtype;
+}
+
+struct Job {
+  const MatrixSource* source;
+  Section section;
+};
+
+// Packs tile `index` of a section. `converted`: scratch for rows that change their format.
+void pack_tile(const Job& job, int64_t index, std::vector<std::byte>& converted,
+               std::vector<float>& floats, std::byte* tile) {
+  const MatrixSource& source = *job.source;
+  const Section& s = job.section;
+  const int64_t row_bytes = dtype_bytes(source.dtype, source.cols);
+  const std::byte* rows[kTileRows] = {};
+  const int64_t kept_bytes = dtype_bytes(s.dtype, source.cols);
+  const bool convert = s.dtype != source.dtype;
+  if (convert) {
+    converted.resize(static_cast<size_t>(kTileRows * kept_bytes));
+    floats.resize(static_cast<size_t>(source.cols));
+  }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    const int64_t row = index * kTileRows + r;
+    if (row >= source.rows) break;
+    const int64_t from = source.row_order.empty() ? row : source.row_order[row];
+    rows[r] = source.data + from * row_bytes;
+    if (!convert) continue;
+    std::byte* to = converted.data() + r * kept_bytes;
+    if (s.dtype == DType::f32) {
+      dequantize(source.dtype, rows[r], source.cols, floats.data());
+      std::memcpy(to, floats.data(), static_cast<size_t>(kept_bytes));
+    } else {
+      dequantize(source.dtype, rows[r], source.cols, floats.data());
+      quantize(s.dtype, floats.data(), source.cols, to);
+    }
+    rows[r] = to;
+  }
+  if (s.dtype == DType::f32) {
+    pack_float_tile<uint32_t>(source.cols, rows, tile);
+  } else if (is_float(s.dtype)) {
+    pack_float_tile<uint16_t>(source.cols, rows, tile);
+  } else {
+    pack_block_tile(s, rows, tile);
+  }
+}
+
+Status check_sources(std::span<const MatrixSource> sources, const PackOptions& options) {
+  if (sources.empty()) return fail("pack: no matrix given");
+  const DType q = options.quantize;
+  if (!is_float(q) && q != DType::q8_0 && q != DType::q4_0)
+    return fail("pack: cannot quantise to {}; expected q8_0 or q4_0", dtype_info(q).name);
+  for (const MatrixSource& source : sources) {
+    const DTypeInfo& info = dtype_info(source.dtype);
+    if (!is_float(source.dtype) && !info.quantized)
+      return fail("pack: a matrix of {} cannot be multiplied", info.name);
+    if (source.rows < 1 || source.cols < 1)
+      return fail("pack: matrix of {} x {}", source.rows, source.cols);
+    if (source.cols != sources[0].cols)
+      return fail("pack: stacked matrices of {} and {} columns", sources[0].cols, source.cols);
+    if (source.cols % info.block_elements != 0)
+      return fail("pack: {} columns of {}, whose blocks hold {}", source.cols, info.name,
+                  info.block_elements);
+    if (source.row_order.empty()) continue;
+    if (static_cast<int64_t>(source.row_order.size()) != source.rows)
+      return fail("pack: an order of {} rows for {} rows", source.row_order.size(), source.rows);
+    for (const int32_t row : source.row_order)
+      if (row < 0 || row >= source.rows)
+        return fail("pack: row {} in the order of {} rows", row, source.rows);
+  }
+  return {};
+}
+
+constexpr int64_t kHugePage = 2 << 20;
+
+}  // namespace
+
+void PackedMatrix::Impl::Free::operator()(std::byte* memory) const { std::free(memory); }
+
+PackedMatrix::PackedMatrix() : impl_(std::make_unique<Impl>()) {}
+PackedMatrix::~PackedMatrix() = default;
+PackedMatrix::PackedMatrix(PackedMatrix&&) noexcept = default;
+PackedMatrix& PackedMatrix::operator=(PackedMatrix&&) noexcept = default;
+
+int64_t PackedMatrix::rows() const { return impl_->rows; }
+int64_t PackedMatrix::cols() const { return impl_->cols; }
+int64_t PackedMatrix::bytes() const { return impl_->bytes; }
+
+Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> sources,
+                          const PackOptions& options) {
+  HEDDLE_TRY_STATUS(check_sources(sources, options));
+  PackedMatrix matrix;
+  PackedMatrix::Impl& impl = *matrix.impl_;
+  impl.cols = sources[0].cols;
+  std::vector<Job> jobs;
+  for (const MatrixSource& source : sources) {
+    Section s = make_section(kept_as(source, options), source.rows, source.cols);
+    s.first_row = impl.rows;
+    s.first_tile = impl.tiles;
+    s.offset = impl.bytes;
+    impl.rows += s.rows;
+    impl.tiles += s.tiles;
+    impl.bytes += s.tiles * s.tile_bytes;
+    impl.any_blocks |= !is_float(s.dtype);
+    impl.sections.push_back(s);
+    jobs.push_back({&source, s});
+  }
+  // Huge pages spare the address translation of a matrix that decode streams through.
+  const bool huge = impl.bytes >= 4 * kHugePage;
+  const int64_t alignment = huge ? kHugePage : 64;
+  void* memory = std::aligned_alloc(static_cast<size_t>(alignment),
+                                    static_cast<size_t>(round_up(impl.bytes, alignment)));
+  if (!memory) return fail("pack: no memory for a matrix of {} bytes", impl.bytes);
+  if (huge) madvise(memory, static_cast<size_t>(impl.bytes), MADV_HUGEPAGE);
+  impl.data.reset(static_cast<std::byte*>(memory));
+  for (const Job& job : jobs) {
+    pool.parallel_for(job.section.tiles, 1, [&](int64_t begin, int64_t end, int) {
+      std::vector<std::byte> converted;
+      std::vector<float> floats;
+      for (int64_t t = begin; t < end; ++t)
+        pack_tile(job, t, converted, floats,
+                  impl.data.get() + job.section.offset + t * job.section.tile_bytes);
+    });
+  }
+  return matrix;
+}
+
+void PackedMatrix::dequantize_row(int64_t row, float* out) const {
+  const Impl& impl = *impl_;
+  HEDDLE_CHECK(row >= 0 && row < impl.rows, "row {} of {}", row, impl.rows);
+  const Section* s = &impl.sections[0];
+  while (row >= s->first_row + s->rows) ++s;
+  const int64_t local = row - s->first_row;
+  const std::byte* tile = impl.tile(*s, local / kTileRows);
+  const int r = static_cast<int>(local % kTileRows);
+  if (is_float(s->dtype)) {
+    const int64_t size = dtype_info(s->dtype).block_bytes;
+    for (int64_t k = 0; k < impl.cols; ++k)
+      dequantize(s->dtype, tile + (k * kTileRows + r) * size, 1, out + k);
+    return;
+  }
+  BlockParts parts;
+  const int subs = static_cast<int>(dtype_info(s->dtype).block_elements / 32);
+  for (int64_t b = 0; b < s->blocks; b += subs) {
+    for (int sub = 0; sub < subs; ++sub) {
+      extract_codes(s->code_bytes,
+                    reinterpret_cast<const uint8_t*>(tile) + (b + sub) * s->code_bytes, r,
+                    parts.codes + 32 * sub);
+      const std::byte* scales = tile + s->scales_at + (b + sub) * s->scale_bytes;
+      if (s->dtype == DType::q6_k) {
+        std::memcpy(parts.sub_scales + 2 * sub, scales + 2 * r, 2);
+      } else if (s->super_bytes) {
+        parts.sub_scales[sub] = static_cast<uint8_t>(scales[r]);
+        parts.sub_minima[sub] = static_cast<uint8_t>(scales[16 + r]);
+      } else {
+        parts.scale = get_u16(scales, r);
+        if (s->scale_bytes == 64) parts.minimum = get_u16(scales, 16 + r);
+      }
+    }
+    if (s->super_bytes) {
+      const std::byte* supers = tile + s->supers_at + b / 8 * s->super_bytes;
+      parts.scale = get_u16(supers, r);
+      if (s->super_bytes == 64) parts.minimum = get_u16(supers, 16 + r);
+    }
+    block_values(s->dtype, parts, out + 32 * b);
+  }
+}
+
+}  // namespace heddle::ops
