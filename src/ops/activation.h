@@ -17,15 +17,27 @@ struct GatedArgs {
   Activation activation = Activation::silu;
   float* out = nullptr;
 };
+// y[t, i] *= sigmoid(gate[t, i]); [T, width] with row strides.
+struct SigmoidGateArgs {
+  const float* gate = nullptr;
+  int64_t gate_stride = 0;
+  int64_t tokens = 0;
+  int64_t width = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
 namespace ref {
 void gated(backend::Context& ctx, const GatedArgs& args);
+void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args);
 void add(backend::Context& ctx, const float* x, int64_t count, float* y);  // y += x
 }  // namespace ref
 namespace cpu {
 void gated(backend::Context& ctx, const GatedArgs& args);
+void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args);
 void add(backend::Context& ctx, const float* x, int64_t count, float* y);
 }  // namespace cpu
 void gated(backend::Context& ctx, const GatedArgs& args);
+void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args);
 void add(backend::Context& ctx, const float* x, int64_t count, float* y);
 
 }  // namespace heddle::ops

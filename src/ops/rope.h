@@ -31,10 +31,15 @@ struct RopeSpec {
 struct Rope {
   std::vector<double> inv_freq;  // [rotary / 2]
   double scale = 1;              // on cos and sin
+  // Turns by n 64^level positions, n < 64, level < kRopeLevels: cos then sin of every frequency, so
+  // that any position is a product of at most four complex numbers instead of a call of sincos.
+  std::vector<double> turns;  // [levels, 64, 2, rotary / 2]
 };
+constexpr int64_t kRopeLevels = 4;
 Result<Rope> make_rope(const RopeSpec& spec);
 
-// x [T, heads, width] with token stride `stride` (floats), rotated in place at `positions` [T].
+// x [T, heads, width], width >= rotary, with token stride `stride` (floats), rotated in place at
+// `positions` [T] (not negative).
 struct RopeArgs {
   float* x = nullptr;
   int64_t stride = 0;

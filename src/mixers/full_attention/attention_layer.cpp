@@ -1,0 +1,213 @@
+#include "mixers/full_attention/attention_layer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ops/activation.h"
+#include "ops/norm.h"
+
+namespace heddle::mixers::full_attention {
+namespace {
+
+struct Weights {
+  ops::PackedMatrix in;   // [projected_width, D]: v | k | q | gate
+  ops::PackedMatrix out;  // [D, H V]
+  ops::Rope rope;
+  std::vector<float> in_bias;   // [projected_width] or empty
+  std::vector<float> out_bias;  // [D] or empty
+  std::vector<float> q_norm;
+  std::vector<float> k_norm;
+  std::vector<float> sinks;  // [H] or empty
+};
+
+void add_bias(backend::Context& ctx, const std::vector<float>& bias, int64_t tokens, float* y) {
+  if (bias.empty()) return;
+  const auto width = static_cast<int64_t>(bias.size());
+  const int64_t grain = std::max<int64_t>(1, 32768 / width);
+  ctx.pool.parallel_for(tokens, grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t i = 0; i < width; ++i) y[t * width + i] += bias[static_cast<size_t>(i)];
+  });
+}
+
+class AttentionMixer : public Mixer {
+ public:
+  AttentionMixer(const AttentionConfig& config, Weights weights)
+      : c_(config), w_(std::move(weights)) {}
+
+  void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
+               const state::StateView& state, float* y) const override {
+    if (batch.tokens == 0) return;
+    const backend::ArenaScope scope(ctx.scratch);
+    const int64_t stride = c_.projected_width();
+    auto* v = ctx.scratch.allocate<float>(batch.tokens * stride);
+    auto* mixed = ctx.scratch.allocate<float>(batch.tokens * c_.out_width());
+    float* k = v + c_.v_width();
+    float* q = k + c_.k_width();
+    ops::matmul(ctx, x, batch.tokens, w_.in, v);
+    add_bias(ctx, w_.in_bias, batch.tokens, v);
+    normalize(ctx, batch.tokens, k, c_.kv_heads, w_.k_norm);
+    normalize(ctx, batch.tokens, q, c_.heads, w_.q_norm);
+    if (c_.rope.rotary > 0)
+      ops::rope(ctx, {k, stride, batch.tokens, c_.kv_heads + c_.heads, c_.head_dim,
+                      batch.positions.data(), &w_.rope});
+
+    const ops::KvView kv{shape(c_), &batch, &state, 0, 1};
+    ops::store_kv(ctx, {kv, k, stride, v, stride});
+    ops::AttentionArgs attention;
+    attention.kv = kv;
+    attention.heads = c_.heads;
+    attention.scale = static_cast<float>(c_.scale);
+    attention.soft_cap = static_cast<float>(c_.soft_cap);
+    attention.window = c_.window;
+    attention.sinks = w_.sinks.empty() ? nullptr : w_.sinks.data();
+    attention.q = q;
+    attention.q_stride = stride;
+    attention.out = mixed;
+    attention.out_stride = c_.out_width();
+    ops::attention(ctx, attention);
+    if (c_.output_gate)
+      ops::sigmoid_gate(
+          ctx, {q + c_.q_width(), stride, batch.tokens, c_.out_width(), mixed, c_.out_width()});
+    ops::matmul(ctx, mixed, batch.tokens, w_.out, y);
+    add_bias(ctx, w_.out_bias, batch.tokens, y);
+  }
+
+  int64_t weight_bytes() const override {
+    const size_t values = w_.in_bias.size() + w_.out_bias.size() + w_.q_norm.size() +
+                          w_.k_norm.size() + w_.sinks.size();
+    return w_.in.bytes() + w_.out.bytes() + static_cast<int64_t>(values * sizeof(float)) +
+           static_cast<int64_t>((w_.rope.turns.size() + w_.rope.inv_freq.size()) * sizeof(double));
+  }
+
+  static ops::KvShape shape(const AttentionConfig& c) {
+    return {c.kv_heads, c.head_dim, c.v_head_dim, c.kv_dtype};
+  }
+
+ private:
+  void normalize(backend::Context& ctx, int64_t tokens, float* x, int64_t heads,
+                 const std::vector<float>& weight) const {
+    if (c_.qk_norm == QkNorm::none) return;
+    ops::RmsNormArgs norm;
+    norm.x = x;
+    norm.x_stride = c_.projected_width();
+    norm.rows = tokens;
+    norm.width = c_.qk_norm == QkNorm::head ? c_.head_dim : heads * c_.head_dim;
+    norm.groups = c_.qk_norm == QkNorm::head ? heads : 1;
+    norm.weight = weight.data();
+    norm.eps = static_cast<float>(c_.norm_eps);
+    norm.y = x;
+    norm.y_stride = norm.x_stride;
+    ops::rms_norm(ctx, norm);
+  }
+
+  AttentionConfig c_;
+  Weights w_;
+};
+
+// q_proj with a gate stores [q | gate] per head; the kernels want all of q, then all gates.
+void separate_gates(const AttentionConfig& c, ops::MatrixSource& source) {
+  std::vector<int32_t> order(static_cast<size_t>(source.rows));
+  for (int64_t r = 0; r < source.rows; ++r) {
+    const int64_t head = r % c.q_width() / c.head_dim;
+    const int64_t part = r / c.q_width();  // 0: q, 1: gate
+    const int64_t from = (2 * head + part) * c.head_dim + r % c.head_dim;
+    order[static_cast<size_t>(r)] = source.row_order.empty()
+                                        ? static_cast<int32_t>(from)
+                                        : source.row_order[static_cast<size_t>(from)];
+  }
+  source.row_order = std::move(order);
+}
+
+class AttentionDesign : public MixerDesign {
+ public:
+  explicit AttentionDesign(const AttentionConfig& config) : c_(config) {}
+
+  std::vector<state::StatePart> state_parts() const override {
+    const int64_t window = c_.window > 0 ? c_.window - 1 : 0;
+    const ops::KvShape shape = AttentionMixer::shape(c_);
+    return {shape.key_part(window), shape.value_part(window)};
+  }
+
+  std::vector<WeightSpec> weights() const override {
+    std::vector<WeightSpec> all = {{"q_proj", {c_.q_width() + c_.gate_width(), c_.d_model}},
+                                   {"k_proj", {c_.k_width(), c_.d_model}},
+                                   {"v_proj", {c_.v_width(), c_.d_model}},
+                                   {"o_proj", {c_.d_model, c_.out_width()}}};
+    const auto vector = [&](const char* name, int64_t n) { all.push_back({name, {n}, false}); };
+    if (c_.qkv_bias) {
+      vector("q_bias", c_.q_width());
+      vector("k_bias", c_.k_width());
+      vector("v_bias", c_.v_width());
+    }
+    if (c_.o_bias) vector("o_bias", c_.d_model);
+    if (c_.qk_norm != QkNorm::none) {
+      const bool head = c_.qk_norm == QkNorm::head;
+      vector("q_norm", head ? c_.head_dim : c_.q_width());
+      vector("k_norm", head ? c_.head_dim : c_.k_width());
+    }
+    if (c_.sinks) vector("sinks", c_.heads);
+    if (c_.rope_freqs) vector("rope_freqs", c_.rope.rotary / 2);
+    return all;
+  }
+
+  Cost cost(int64_t position) const override {
+    const auto d = static_cast<double>(c_.d_model);
+    const double matrices = d * static_cast<double>(c_.projected_width() + c_.out_width());
+    const int64_t seen = c_.window > 0 ? std::min(position + 1, c_.window) : position + 1;
+    const auto pair = static_cast<double>(c_.head_dim + c_.v_head_dim);  // of one head and key
+    const auto record = static_cast<double>(dtype_bytes(c_.kv_dtype, c_.k_width() + c_.v_width()));
+    Cost cost;
+    cost.flops = 2 * matrices + 2 * pair * static_cast<double>(c_.heads * seen);
+    cost.weight_bytes = 4 * matrices;
+    cost.state_read_bytes = record * static_cast<double>(seen);
+    cost.state_write_bytes = record;
+    return cost;
+  }
+
+  Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
+                                      const ops::PackOptions& options) const override {
+    Weights w;
+    HEDDLE_TRY(ops::MatrixSource q, source.matrix("q_proj"));
+    HEDDLE_TRY(ops::MatrixSource k, source.matrix("k_proj"));
+    HEDDLE_TRY(ops::MatrixSource v, source.matrix("v_proj"));
+    HEDDLE_TRY(ops::MatrixSource o, source.matrix("o_proj"));
+    if (c_.output_gate) separate_gates(c_, q);
+    const ops::MatrixSource in[] = {std::move(v), std::move(k), std::move(q)};
+    HEDDLE_TRY(w.in, ops::pack(pool, in, options));
+    HEDDLE_TRY(w.out, ops::pack(pool, std::span(&o, 1), options));
+    if (c_.qkv_bias) {
+      for (const char* name : {"v_bias", "k_bias", "q_bias"}) {
+        HEDDLE_TRY(const std::vector<float> bias, source.values(name));
+        w.in_bias.insert(w.in_bias.end(), bias.begin(), bias.end());
+      }
+    }
+    if (c_.o_bias) {
+      HEDDLE_TRY(w.out_bias, source.values("o_bias"));
+    }
+    if (c_.qk_norm != QkNorm::none) {
+      HEDDLE_TRY(w.q_norm, source.values("q_norm"));
+      HEDDLE_TRY(w.k_norm, source.values("k_norm"));
+    }
+    if (c_.sinks) {
+      HEDDLE_TRY(w.sinks, source.values("sinks"));
+    }
+    ops::RopeSpec rope = c_.rope;
+    if (c_.rope_freqs) {
+      HEDDLE_TRY(rope.freq_factors, source.values("rope_freqs"));
+    }
+    HEDDLE_TRY(w.rope, ops::make_rope(rope));
+    return std::make_unique<AttentionMixer>(c_, std::move(w));
+  }
+
+ private:
+  AttentionConfig c_;
+};
+
+}  // namespace
+
+std::unique_ptr<MixerDesign> make_design(const AttentionConfig& config) {
+  return std::make_unique<AttentionDesign>(config);
+}
+
+}  // namespace heddle::mixers::full_attention

@@ -1,0 +1,223 @@
+// Attention over pages: O = softmax(scale Q K^T) V for tiles of query rows.
+//
+// A task owns (tile of rows, kv head) or, when a sequence has few rows and a long past, (tile, kv
+// head, split of 512 keys), so that one decoded token keeps every thread busy. A tile's rows are
+// tokens x the heads of a group: each K/V page is read once for all of them. Products are
+// register-blocked: 6 rows x 2 (AVX2) or 4 (AVX-512) vectors of keys or value columns, reduced one
+// dim or key at a time with fused multiply-adds, so every row meets the same order of operations in
+// a block of six, alone, or on the diagonal. Few rows read bf16 straight from the page; many rows
+// first widen the page into float panels that the first-level cache streams without conflicts.
+//
+// Floors: decode reads 2 (K + V) bytes per kv head and key; prefill does 2 (K + V) flops per row
+// and visible key, and one exponential per row and key beside them.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "ops/attention.h"
+#include "ops/attention_tile.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/attention_cpu.cpp"
+#include "ops/attention_kernel-inl.h"
+#include "ops/simd.h"
+
+#if HWY_ONCE
+#include "base/check.h"
+
+namespace heddle::ops {
+
+HWY_EXPORT(store_kv_tokens);
+HWY_EXPORT(attend_tile);
+HWY_EXPORT(finish_tile);
+
+namespace {
+
+using attention_tile::Plan;
+using attention_tile::Scratch;
+using attention_tile::Tile;
+
+// Rows of a prefill tile: enough to pay for widening a page, few enough that queries, scores and
+// accumulators stay in the second-level cache.
+constexpr int64_t kTileRows = 96;
+// Tiles of at most so many rows may run their splits as separate tasks.
+constexpr int64_t kSplitRows = 24;
+// Multiply-adds that are worth waking another thread for.
+constexpr double kParallelWork = 100e3;
+
+struct Task {
+  int32_t tile;
+  int32_t kv_head;
+  int32_t split;  // -1: all
+  double work;    // multiply-adds
+};
+
+// Whether row i's ancestors among the segment's rows lie in consecutive slots.
+bool consecutive(const state::Segment& segment, int64_t i) {
+  for (int64_t row = i; row >= 0; --row)
+    if (segment.parent(row) != row - 1) return false;
+  return true;
+}
+
+void add_tiles(const AttentionArgs& args, int64_t s, int64_t tile_tokens,
+               std::vector<Tile>& tiles) {
+  const state::Segment& segment = args.kv.batch->segments[static_cast<size_t>(s)];
+  const int64_t plain = segment.is_tree() ? segment.committed() : segment.length;
+  // Equal parts rather than full tiles and a remainder.
+  const int64_t parts = (plain + tile_tokens - 1) / tile_tokens;
+  for (int64_t p = 0; p < parts; ++p) {
+    const int64_t begin = plain * p / parts;
+    tiles.push_back({s, begin, plain * (p + 1) / parts - begin});
+  }
+  for (int64_t i = plain; i < segment.length; ++i)
+    tiles.push_back({s, i, 1, !consecutive(segment, i)});
+}
+
+Scratch allocate_scratch(backend::Arena& arena, const Plan& plan) {
+  const KvShape& shape = plan.args->kv.shape;
+  const int64_t rows = plan.max_rows;
+  int64_t longest = 1;
+  for (const state::Segment& segment : plan.args->kv.batch->segments)
+    longest = std::max(longest, segment.length);
+  Scratch scratch;
+  scratch.q = arena.allocate<float>(rows * shape.key_width);
+  scratch.scores = arena.allocate<float>(rows * 64);
+  scratch.acc = arena.allocate<float>(rows * plan.padded_width);
+  scratch.total = arena.allocate<float>(rows * plan.padded_width);
+  scratch.stats = arena.allocate<float>(rows * 5);
+  scratch.first = arena.allocate<int32_t>(rows);
+  scratch.end = arena.allocate<int32_t>(rows);
+  scratch.keys = arena.allocate<float>(shape.key_width * 64);
+  scratch.values = arena.allocate<float>(64 * ((plan.padded_width + 63) / 64 * 64));
+  scratch.key_page = arena.allocate<std::byte>(shape.key_width * 64 * 4);
+  scratch.value_page = arena.allocate<std::byte>(64 * shape.value_width * 4);
+  scratch.slots = arena.allocate<int32_t>(longest);
+  return scratch;
+}
+
+// Completes the tiles (which splits they touch, memory for partial results) and lists the tasks.
+std::vector<Task> plan_tasks(backend::Arena& arena, Plan& plan, std::vector<Tile>& tiles) {
+  const AttentionArgs& args = *plan.args;
+  const KvShape& shape = args.kv.shape;
+  constexpr int64_t kSplit = kSplitPages * 64;
+  std::vector<Task> tasks;
+  for (size_t n = 0; n < tiles.size(); ++n) {
+    Tile& tile = tiles[n];
+    const state::Segment& segment = args.kv.batch->segments[static_cast<size_t>(tile.segment)];
+    const int64_t first = args.kv.batch->positions[static_cast<size_t>(segment.row + tile.row)];
+    const int64_t last = first + tile.tokens - 1;
+    const int64_t oldest = args.window > 0 ? std::max<int64_t>(0, first - args.window + 1) : 0;
+    const int64_t rows = tile.tokens * plan.group;
+    tile.first_split = oldest / kSplit;
+    tile.splits = last / kSplit - tile.first_split + 1;
+    plan.max_rows = std::max(plan.max_rows, rows);
+    const bool split = rows <= kSplitRows && tile.splits > 1;
+    if (split)
+      tile.partials =
+          arena.allocate<float>(shape.kv_heads * tile.splits * rows * plan.partial_width());
+    const double per_key = static_cast<double>(rows * (shape.key_width + shape.value_width));
+    for (int64_t g = 0; g < shape.kv_heads; ++g) {
+      if (!split) {
+        tasks.push_back({static_cast<int32_t>(n), static_cast<int32_t>(g), -1,
+                         per_key * static_cast<double>(last - oldest + 1)});
+        continue;
+      }
+      for (int64_t s = 0; s < tile.splits; ++s)
+        tasks.push_back({static_cast<int32_t>(n), static_cast<int32_t>(g), static_cast<int32_t>(s),
+                         per_key * kSplit});
+    }
+  }
+  // Long tasks first, so that the threads finish together.
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return a.work > b.work; });
+  return tasks;
+}
+
+// fn(index, thread) for every index below n: threads take the next one when they are free. What is
+// computed does not depend on who computes it.
+template <class F>
+void share(ThreadPool& pool, int64_t n, bool parallel, F&& fn) {
+  if (!parallel || n <= 1 || pool.threads() == 1) {
+    for (int64_t i = 0; i < n; ++i) fn(i, 0);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  pool.run([&](int thread) {
+    for (int64_t i = next++; i < n; i = next++) fn(i, thread);
+  });
+}
+
+}  // namespace
+
+void cpu::store_kv(backend::Context& ctx, const StoreKvArgs& args) {
+  const auto kernel = HWY_DYNAMIC_DISPATCH(store_kv_tokens);
+  struct Run {
+    int64_t segment, row, tokens;
+  };
+  std::vector<Run> runs;  // rows of a segment inside one page
+  int64_t tokens = 0;
+  for (size_t s = 0; s < args.kv.batch->segments.size(); ++s) {
+    const state::Segment& segment = args.kv.batch->segments[s];
+    for (int64_t i = 0; i < segment.length;) {
+      const int64_t n = std::min(segment.length - i, 64 - (segment.start + i) % 64);
+      runs.push_back({static_cast<int64_t>(s), i, n});
+      i += n;
+    }
+    tokens += segment.length;
+  }
+  const KvShape& shape = args.kv.shape;
+  const int64_t elements = tokens * shape.kv_heads * (shape.key_width + shape.value_width);
+  const auto count = static_cast<int64_t>(runs.size()) * shape.kv_heads;
+  share(ctx.pool, count, elements > 16384, [&](int64_t i, int) {
+    const Run& run = runs[static_cast<size_t>(i / shape.kv_heads)];
+    kernel(args, run.segment, run.row, run.tokens, i % shape.kv_heads);
+  });
+}
+
+void cpu::attention(backend::Context& ctx, const AttentionArgs& args) {
+  const KvShape& shape = args.kv.shape;
+  HEDDLE_CHECK(shape.kv_heads > 0 && args.heads % shape.kv_heads == 0, "heads {} kv heads {}",
+               args.heads, shape.kv_heads);
+  HEDDLE_CHECK(shape.dtype == DType::bf16 || shape.dtype == DType::f32);
+  const backend::ArenaScope scope(ctx.scratch);
+  Plan plan;
+  plan.args = &args;
+  plan.group = args.heads / shape.kv_heads;
+  plan.padded_width = (shape.value_width + 15) / 16 * 16;
+
+  // Smaller tiles when there would be too few of them for the threads.
+  const int64_t rows = args.kv.batch->tokens * plan.group;
+  const bool many = rows * shape.kv_heads >= kTileRows * 4 * ctx.pool.threads();
+  const int64_t tile_tokens = std::max<int64_t>(1, (many ? kTileRows : kTileRows / 2) / plan.group);
+  std::vector<Tile> tiles;
+  for (size_t s = 0; s < args.kv.batch->segments.size(); ++s)
+    add_tiles(args, static_cast<int64_t>(s), tile_tokens, tiles);
+  const std::vector<Task> tasks = plan_tasks(ctx.scratch, plan, tiles);
+  double work = 0;
+  for (const Task& task : tasks) work += task.work;
+  const bool parallel = work > kParallelWork;
+
+  std::vector<Scratch> scratch;
+  for (int t = 0; t < (parallel ? ctx.pool.threads() : 1); ++t)
+    scratch.push_back(allocate_scratch(ctx.scratch, plan));
+  const auto attend = HWY_DYNAMIC_DISPATCH(attend_tile);
+  share(ctx.pool, static_cast<int64_t>(tasks.size()), parallel, [&](int64_t i, int thread) {
+    const Task& task = tasks[static_cast<size_t>(i)];
+    attend(plan, tiles[static_cast<size_t>(task.tile)], task.kv_head, task.split,
+           scratch[static_cast<size_t>(thread)]);
+  });
+  const auto finish = HWY_DYNAMIC_DISPATCH(finish_tile);
+  std::vector<const Tile*> split;
+  for (const Tile& tile : tiles)
+    if (tile.partials != nullptr) split.push_back(&tile);
+  const auto count = static_cast<int64_t>(split.size()) * shape.kv_heads;
+  share(ctx.pool, count, parallel && work > 50 * kParallelWork, [&](int64_t i, int thread) {
+    finish(plan, *split[static_cast<size_t>(i / shape.kv_heads)], i % shape.kv_heads,
+           scratch[static_cast<size_t>(thread)]);
+  });
+}
+
+}  // namespace heddle::ops
+#endif

@@ -1,0 +1,575 @@
+// The kernels of attention_cpu.cpp, compiled once per target.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "ops/attention.h"
+#include "ops/attention_tile.h"
+#include "ops/math-inl.h"
+#include "ops/simd.h"
+
+#if defined(HEDDLE_OPS_ATTENTION_KERNEL_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef HEDDLE_OPS_ATTENTION_KERNEL_INL_H
+#undef HEDDLE_OPS_ATTENTION_KERNEL_INL_H
+#else
+#define HEDDLE_OPS_ATTENTION_KERNEL_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace heddle::ops {
+namespace HWY_NAMESPACE {
+
+using attention_tile::Plan;
+using attention_tile::Scratch;
+using attention_tile::Tile;
+
+constexpr int64_t kPage = state::kPageTokens;
+constexpr int64_t kMaxBlock = 6;  // rows of a register block
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+// Vectors of columns beside M rows: M x that many independent chains of fused multiply-adds hide
+// their latency without spilling (16 registers under AVX2, 32 under AVX-512).
+constexpr int wide(int rows) {
+  if (kLanes == 16) return 4;
+  return rows == 1 ? 8 : rows <= 3 ? 4 : 2;
+}
+constexpr int64_t kPanel = wide(kMaxBlock) * kLanes;  // columns of a widened panel
+
+struct Float32 {
+  using T = float;
+  static HWY_INLINE VF load(const float* p) { return hn::LoadU(DF(), p); }
+};
+struct Bfloat16 {
+  using T = uint16_t;
+  static HWY_INLINE VF load(const uint16_t* p) {
+    const hn::Rebind<uint16_t, DI> d16;
+    const auto bits = hn::PromoteTo(hn::RebindToUnsigned<DI>(), hn::LoadU(d16, p));
+    return hn::BitCast(DF(), hn::ShiftLeft<16>(bits));
+  }
+};
+
+static HWY_INLINE float exp_one(float x) { return hn::GetLane(exp(hn::Set(DF(), x))); }
+
+// ---- products ------------------------------------------------------------------------------
+
+// scores: c[r][...] = sum_d a[d * M + r] b[d][...]
+// values: c[r][...] = c[r][...] factor[r] + sum_j a[r * 64 + j] b[j][...]
+struct Product {
+  const float* a;
+  const void* b;
+  int64_t b_stride;
+  int64_t count;  // of d or j
+  float* c;
+  int64_t c_stride;
+  const float* factor;
+};
+
+template <int M, int N, class Source, bool kScores>
+HWY_NOINLINE void product(const Product& p) {
+  const DF d;
+  VF c[M][N];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n)
+      c[r][n] = kScores ? hn::Zero(d)
+                        : hn::Mul(hn::LoadU(d, p.c + r * p.c_stride + n * kLanes),
+                                  hn::Set(d, p.factor[r]));
+  }
+  const float* HWY_RESTRICT a = p.a;
+  const auto* HWY_RESTRICT b = static_cast<const typename Source::T*>(p.b);
+  const int64_t stride = p.b_stride;
+  for (int64_t k = p.count; k > 0; --k) {
+    VF row[N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) row[n] = Source::load(b + n * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < M; ++r) {
+      const VF x = hn::Set(d, kScores ? a[r] : a[r * kPage]);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) c[r][n] = fma(x, row[n], c[r][n]);
+    }
+    a += kScores ? M : 1;
+    b += stride;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) hn::StoreU(c[r][n], d, p.c + r * p.c_stride + n * kLanes);
+  }
+}
+
+template <int N, class Source, bool kScores>
+static HWY_INLINE void product_rows(int64_t rows, const Product& p) {
+  // A block of more rows never has so many columns: see wide().
+  constexpr int kMost = N <= wide(6) ? 6 : N <= wide(3) ? 3 : 1;
+  switch (rows) {
+    case 1:
+      return product<1, N, Source, kScores>(p);
+    case 2:
+      return product<std::min(2, kMost), N, Source, kScores>(p);
+    case 3:
+      return product<std::min(3, kMost), N, Source, kScores>(p);
+    case 4:
+      return product<std::min(4, kMost), N, Source, kScores>(p);
+    case 5:
+      return product<std::min(5, kMost), N, Source, kScores>(p);
+    default:
+      return product<std::min(6, kMost), N, Source, kScores>(p);
+  }
+}
+
+// `rows` rows, `vectors` registers of columns: 1 or wide() of the block that the rows belong to.
+template <class Source, bool kScores>
+static void multiply(int64_t rows, int vectors, const Product& p) {
+  if (vectors == 1) return product_rows<1, Source, kScores>(rows, p);
+  if (vectors == wide(6)) return product_rows<wide(6), Source, kScores>(rows, p);
+  if (vectors == wide(3)) return product_rows<wide(3), Source, kScores>(rows, p);
+  return product_rows<wide(1), Source, kScores>(rows, p);
+}
+
+// ---- one tile ------------------------------------------------------------------------------
+
+struct Run {
+  const Plan& plan;
+  const AttentionArgs& args;
+  const Tile& tile;
+  const Scratch& scratch;
+  const state::Segment& segment;
+  int64_t kv_head;
+  int64_t rows;
+  int64_t blocks;
+  int64_t key_width;
+  int64_t value_width;
+  int64_t width;    // of accumulators, padded
+  float* highest;   // [rows] of the split
+  float* sum;       // [rows]
+  float* factor;    // [rows] e^(old maximum - new one)
+  float* highest0;  // [rows] of the splits before
+  float* sum0;      // [rows]
+
+  int64_t block_begin(int64_t b) const { return rows * b / blocks; }
+};
+
+static Run make_run(const Plan& plan, const Tile& tile, int64_t kv_head, const Scratch& scratch) {
+  const AttentionArgs& args = *plan.args;
+  const int64_t rows = tile.tokens * plan.group;
+  float* stats = scratch.stats;
+  return {plan,
+          args,
+          tile,
+          scratch,
+          args.kv.batch->segments[static_cast<size_t>(tile.segment)],
+          kv_head,
+          rows,
+          (rows + kMaxBlock - 1) / kMaxBlock,
+          args.kv.shape.key_width,
+          args.kv.shape.value_width,
+          plan.padded_width,
+          stats,
+          stats + rows,
+          stats + 2 * rows,
+          stats + 3 * rows,
+          stats + 4 * rows};
+}
+
+// Rows are token-major, so that their limits grow; queries are scaled and interleaved by block.
+static void pack_queries(const Run& run) {
+  const int64_t group = run.plan.group;
+  for (int64_t block = 0; block < run.blocks; ++block) {
+    const int64_t begin = run.block_begin(block);
+    const int64_t m = run.block_begin(block + 1) - begin;
+    for (int64_t r = begin; r < begin + m; ++r) {
+      const int64_t token = run.segment.row + run.tile.row + r / group;
+      const int64_t position = run.args.kv.batch->positions[static_cast<size_t>(token)];
+      const int64_t window = run.args.window;
+      run.scratch.first[r] =
+          window > 0 ? static_cast<int32_t>(std::max<int64_t>(0, position - window + 1)) : 0;
+      run.scratch.end[r] = static_cast<int32_t>(position + 1);
+      const float* q = run.args.q + token * run.args.q_stride +
+                       (run.kv_head * group + r % group) * run.key_width;
+      float* packed = run.scratch.q + begin * run.key_width + (r - begin);
+      for (int64_t d = 0; d < run.key_width; ++d) packed[d * m] = q[d] * run.args.scale;
+    }
+  }
+}
+
+// Keys of the page at `base` that row r sees: [begin, end) inside the page; empty: begin >= end.
+struct Seen {
+  int64_t begin, end;
+  bool empty() const { return begin >= end; }
+};
+static HWY_INLINE Seen seen(const Run& run, int64_t r, int64_t base) {
+  return {std::max<int64_t>(run.scratch.first[r] - base, 0),
+          std::min<int64_t>(run.scratch.end[r] - base, kPage)};
+}
+// What any of rows [begin, end) sees: limits grow with the row.
+static HWY_INLINE Seen seen_by_any(const Run& run, int64_t begin, int64_t end, int64_t base) {
+  return {seen(run, begin, base).begin, seen(run, end - 1, base).end};
+}
+
+template <class Source>
+static void block_scores(const Run& run, int64_t block, int64_t base, int vectors, int64_t column,
+                         const typename Source::T* keys, int64_t stride) {
+  const int64_t begin = run.block_begin(block);
+  const int64_t end = run.block_begin(block + 1);
+  const Seen any = seen_by_any(run, begin, end, base);
+  if (column + vectors * kLanes <= any.begin || column >= any.end) return;
+  multiply<Source, true>(end - begin, vectors,
+                         {run.scratch.q + begin * run.key_width, keys, stride, run.key_width,
+                          run.scratch.scores + begin * kPage + column, kPage, nullptr});
+}
+
+// tanh(x) = 1 - 2 / (e^2x + 1)
+static HWY_INLINE F32x16 cap16(F32x16 x, float cap) {
+  const F32x16 e = exp(mul(x, set16(2.0f / cap)));
+  const F32x16 tanh = sub(set16(1.0f), div(set16(2.0f), add(e, set16(1.0f))));
+  return mul(tanh, set16(cap));
+}
+
+// Scores of one row to probabilities relative to its new maximum.
+static void softmax_row(const Run& run, int64_t r, int64_t base) {
+  const Seen range = seen(run, r, base);
+  if (range.empty()) {
+    run.factor[r] = 1.0f;
+    return;
+  }
+  float* s = run.scratch.scores + r * kPage;
+  const int64_t begin = range.begin / 16 * 16;
+  const int64_t end = (range.end + 15) / 16 * 16;
+  if (run.args.soft_cap > 0)
+    for (int64_t j = begin; j < end; j += 16)
+      store16(cap16(load16(s + j), run.args.soft_cap), s + j);
+  // What is not seen may be memory that was never written: replaced, not multiplied.
+  for (int64_t j = begin; j < range.begin; ++j) s[j] = kNothing;
+  for (int64_t j = range.end; j < end; ++j) s[j] = kNothing;
+  F32x16 top = load16(s + begin);
+  for (int64_t j = begin + 16; j < end; j += 16) top = max(top, load16(s + j));
+  const float highest = std::max(run.highest[r], max_lane(top));
+  const float factor = highest == run.highest[r] ? 1.0f : exp_one(run.highest[r] - highest);
+  const F32x16 origin = set16(highest);
+  F32x16 total = zero16();
+  for (int64_t j = begin; j < end; j += 16) {
+    const F32x16 p = exp(sub(load16(s + j), origin));
+    store16(p, s + j);
+    total = add(total, p);
+  }
+  run.highest[r] = highest;
+  run.factor[r] = factor;
+  run.sum[r] = run.sum[r] * factor + sum(total);
+}
+
+// Columns [column, ...) of the accumulators of a block. Keys that every row sees are shared; the
+// few before and after (the edge of a window, the diagonal) are done row by row, in order.
+template <class Source>
+static void block_values(const Run& run, int64_t block, int64_t base, int vectors, int64_t column,
+                         const typename Source::T* values, int64_t stride) {
+  const int64_t begin = run.block_begin(block);
+  const int64_t end = run.block_begin(block + 1);
+  const float one[kMaxBlock] = {1, 1, 1, 1, 1, 1};
+  int64_t shared_begin = 0;
+  int64_t shared_end = kPage;
+  bool any = false;
+  for (int64_t r = begin; r < end; ++r) {
+    const Seen range = seen(run, r, base);
+    shared_begin = std::max(shared_begin, range.begin);
+    shared_end = std::min(shared_end, range.end);
+    any = any || !range.empty();
+  }
+  if (!any) return;
+  const auto part = [&](int64_t r, int64_t rows, int64_t j0, int64_t j1,
+                        const float* factor) HWY_ATTR {
+    multiply<Source, false>(rows, vectors,
+                            {run.scratch.scores + r * kPage + j0, values + j0 * stride, stride,
+                             j1 - j0, run.scratch.acc + r * run.width + column, run.width, factor});
+  };
+  const float* factor = run.factor + begin;
+  const bool shared = shared_begin < shared_end;
+  bool split = !shared;
+  for (int64_t r = begin; r < end && !split; ++r) split = seen(run, r, base).begin < shared_begin;
+  if (!split) {
+    part(begin, end - begin, shared_begin, shared_end, factor);
+  } else {
+    for (int64_t r = begin; r < end; ++r) {
+      const Seen range = seen(run, r, base);
+      if (!range.empty())
+        part(r, 1, range.begin, shared ? shared_begin : range.end, run.factor + r);
+    }
+    if (shared) part(begin, end - begin, shared_begin, shared_end, one);
+  }
+  if (!shared) return;
+  for (int64_t r = begin; r < end; ++r) {
+    const Seen range = seen(run, r, base);
+    if (range.end > shared_end) part(r, 1, shared_end, range.end, one);
+  }
+}
+
+// Few rows: straight from the page. keys [K][64], values [64][V], V a multiple of the lanes.
+template <class Source>
+static void page_direct(const Run& run, const typename Source::T* keys,
+                        const typename Source::T* values, int64_t base) {
+  for (int64_t block = 0; block < run.blocks; ++block) {
+    const int64_t begin = run.block_begin(block);
+    const int64_t end = run.block_begin(block + 1);
+    const int vectors = wide(static_cast<int>(end - begin));
+    const int64_t step = vectors * kLanes;
+    for (int64_t c = 0; c < kPage; c += step)
+      block_scores<Source>(run, block, base, vectors, c, keys + c, kPage);
+    for (int64_t r = begin; r < end; ++r) softmax_row(run, r, base);
+    int64_t c = 0;
+    for (; c + step <= run.value_width; c += step)
+      block_values<Source>(run, block, base, vectors, c, values + c, run.value_width);
+    for (; c < run.value_width; c += kLanes)
+      block_values<Source>(run, block, base, 1, c, values + c, run.value_width);
+  }
+}
+
+// Many rows: from panels, keys [64 / kPanel][K][kPanel], values [V / kPanel][64][kPanel].
+static void page_panels(const Run& run, int64_t base) {
+  constexpr int kVectors = wide(kMaxBlock);
+  for (int64_t c = 0; c < kPage; c += kPanel)
+    for (int64_t block = 0; block < run.blocks; ++block)
+      block_scores<Float32>(run, block, base, kVectors, c, run.scratch.keys + c * run.key_width,
+                            kPanel);
+  for (int64_t r = 0; r < run.rows; ++r) softmax_row(run, r, base);
+  int64_t c = 0;
+  for (; c + kPanel <= run.width; c += kPanel)
+    for (int64_t block = 0; block < run.blocks; ++block)
+      block_values<Float32>(run, block, base, kVectors, c, run.scratch.values + c * kPage, kPanel);
+  for (int64_t n = 0; c < run.width; c += kLanes, n += kLanes)
+    for (int64_t block = 0; block < run.blocks; ++block)
+      block_values<Float32>(run, block, base, 1, c, run.scratch.values + (c - n) * kPage + n,
+                            kPanel);
+}
+
+// Widens the records of a page that somebody sees; values beyond V are zeros.
+template <class Source>
+static void widen_page(const Run& run, const typename Source::T* keys,
+                       const typename Source::T* values, const Seen& any) {
+  for (int64_t c = 0; c < kPage; c += kPanel) {
+    float* panel = run.scratch.keys + c * run.key_width;
+    for (int64_t d = 0; d < run.key_width; ++d)
+      for (int64_t n = 0; n < kPanel; n += kLanes)
+        hn::StoreU(Source::load(keys + d * kPage + c + n), DF(), panel + d * kPanel + n);
+  }
+  for (int64_t c = 0; c < run.width; c += kPanel) {
+    float* panel = run.scratch.values + c * kPage;
+    for (int64_t j = any.begin; j < any.end; ++j) {
+      const auto* row = values + j * run.value_width + c;
+      int64_t n = 0;
+      for (; n < kPanel && c + n + kLanes <= run.value_width; n += kLanes)
+        hn::StoreU(Source::load(row + n), DF(), panel + j * kPanel + n);
+      for (; n < kPanel; ++n) {
+        if constexpr (sizeof(typename Source::T) == 2)
+          panel[j * kPanel + n] = c + n < run.value_width ? bf16_to_f32(row[n]) : 0.0f;
+        else
+          panel[j * kPanel + n] = c + n < run.value_width ? row[n] : 0.0f;
+      }
+    }
+  }
+}
+
+// ---- pages ---------------------------------------------------------------------------------
+
+template <class T>
+struct PagePair {
+  const T* keys;
+  const T* values;
+};
+
+// The head's keys and values of a page of logical positions.
+template <class T>
+static PagePair<T> find_page(const Run& run, int64_t page, const Seen& any) {
+  const KvView& kv = run.args.kv;
+  std::byte* const* key_pages = kv.state->at(run.tile.segment, kv.key_part).pages;
+  std::byte* const* value_pages = kv.state->at(run.tile.segment, kv.value_part).pages;
+  const int64_t key_offset = run.kv_head * run.key_width * kPage;
+  const int64_t value_offset = run.kv_head * kPage * run.value_width;
+  const int64_t base = page * kPage;
+  if (!run.tile.gather || base + any.end <= run.segment.start)
+    return {reinterpret_cast<const T*>(key_pages[page]) + key_offset,
+            reinterpret_cast<const T*>(value_pages[page]) + value_offset};
+  auto* keys = reinterpret_cast<T*>(run.scratch.key_page);
+  auto* values = reinterpret_cast<T*>(run.scratch.value_page);
+  for (int64_t j = any.begin; j < any.end; ++j) {
+    const int64_t position = base + j;
+    const int64_t slot =
+        position < run.segment.start ? position : run.scratch.slots[position - run.segment.start];
+    const T* from = reinterpret_cast<const T*>(key_pages[slot / kPage]) + key_offset + slot % kPage;
+    for (int64_t d = 0; d < run.key_width; ++d) keys[d * kPage + j] = from[d * kPage];
+    from = reinterpret_cast<const T*>(value_pages[slot / kPage]) + value_offset +
+           slot % kPage * run.value_width;
+    std::copy(from, from + run.value_width, values + j * run.value_width);
+  }
+  return {keys, values};
+}
+
+template <class Source>
+static void run_split(const Run& run, int64_t split) {
+  std::fill(run.highest, run.highest + run.rows, kNothing);
+  std::fill(run.sum, run.sum + run.rows, 0.0f);
+  std::fill(run.scratch.acc, run.scratch.acc + run.rows * run.width, 0.0f);
+  const int64_t oldest = run.scratch.first[0];
+  const int64_t end = run.scratch.end[run.rows - 1];
+  const int64_t first_page = std::max(split * kSplitPages, oldest / kPage);
+  const int64_t end_page = std::min((split + 1) * kSplitPages, (end + kPage - 1) / kPage);
+  const bool direct = run.rows <= 2 * kMaxBlock && run.value_width % kLanes == 0;
+  for (int64_t page = first_page; page < end_page; ++page) {
+    const int64_t base = page * kPage;
+    const Seen any = seen_by_any(run, 0, run.rows, base);
+    const auto found = find_page<typename Source::T>(run, page, any);
+    if (direct) {
+      page_direct<Source>(run, found.keys, found.values, base);
+    } else {
+      widen_page<Source>(run, found.keys, found.values, any);
+      page_panels(run, base);
+    }
+  }
+}
+
+// ---- merging splits ------------------------------------------------------------------------
+
+// (highest0, sum0, total)[r] = merge of itself and (highest, sum, acc).
+static void merge_row(const Run& run, int64_t r, float highest, float sum, const float* acc) {
+  if (highest == kNothing) return;
+  float* total = run.scratch.total + r * run.width;
+  if (run.highest0[r] == kNothing) {
+    run.highest0[r] = highest;
+    run.sum0[r] = sum;
+    std::copy(acc, acc + run.width, total);
+    return;
+  }
+  const float top = std::max(run.highest0[r], highest);
+  const float old_factor = exp_one(run.highest0[r] - top);
+  const float new_factor = exp_one(highest - top);
+  run.highest0[r] = top;
+  run.sum0[r] = run.sum0[r] * old_factor + sum * new_factor;
+  for (int64_t c = 0; c < run.width; c += 16)
+    store16(fma(load16(acc + c), set16(new_factor), mul(load16(total + c), set16(old_factor))),
+            total + c);
+}
+
+static void write_rows(const Run& run) {
+  for (int64_t r = 0; r < run.rows; ++r) {
+    const int64_t token = run.segment.row + run.tile.row + r / run.plan.group;
+    const int64_t head = run.kv_head * run.plan.group + r % run.plan.group;
+    float factor = 1.0f;
+    float sum = run.sum0[r];
+    if (run.args.sinks != nullptr) {
+      const float top = std::max(run.highest0[r], run.args.sinks[head]);
+      factor = exp_one(run.highest0[r] - top);
+      sum = sum * factor + exp_one(run.args.sinks[head] - top);
+    }
+    const F32x16 inverse = set16(factor / sum);
+    const float* total = run.scratch.total + r * run.width;
+    float* out = run.args.out + token * run.args.out_stride + head * run.value_width;
+    int64_t c = 0;
+    for (; c + 16 <= run.value_width; c += 16) store16(mul(load16(total + c), inverse), out + c);
+    if (c < run.value_width)
+      store16_partial(mul(load16(total + c), inverse), out + c, run.value_width - c);
+  }
+}
+
+static float* partial_row(const Run& run, int64_t split, int64_t r) {
+  return run.tile.partials +
+         ((run.kv_head * run.tile.splits + split) * run.rows + r) * run.plan.partial_width();
+}
+
+// All splits of a tile and the result (split < 0), or one split into its partials.
+void attend_tile(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t split,
+                 const Scratch& scratch) {
+  const Run run = make_run(plan, tile, kv_head, scratch);
+  pack_queries(run);
+  if (tile.gather) visible_slots(run.segment, tile.row, scratch.slots);
+  const bool narrow = plan.args->kv.shape.dtype == DType::bf16;
+  const auto one_split = narrow ? run_split<Bfloat16> : run_split<Float32>;
+  if (split >= 0) {
+    one_split(run, tile.first_split + split);
+    for (int64_t r = 0; r < run.rows; ++r) {
+      float* partial = partial_row(run, split, r);
+      partial[0] = run.highest[r];
+      partial[1] = run.sum[r];
+      const float* acc = scratch.acc + r * run.width;
+      std::copy(acc, acc + run.width, partial + 16);
+    }
+    return;
+  }
+  std::fill(run.highest0, run.highest0 + run.rows, kNothing);
+  std::fill(run.sum0, run.sum0 + run.rows, 0.0f);
+  for (int64_t s = 0; s < tile.splits; ++s) {
+    one_split(run, tile.first_split + s);
+    for (int64_t r = 0; r < run.rows; ++r)
+      merge_row(run, r, run.highest[r], run.sum[r], scratch.acc + r * run.width);
+  }
+  write_rows(run);
+}
+
+// The result of a tile whose splits lie in its partials.
+void finish_tile(const Plan& plan, const Tile& tile, int64_t kv_head, const Scratch& scratch) {
+  const Run run = make_run(plan, tile, kv_head, scratch);
+  std::fill(run.highest0, run.highest0 + run.rows, kNothing);
+  std::fill(run.sum0, run.sum0 + run.rows, 0.0f);
+  for (int64_t s = 0; s < tile.splits; ++s) {
+    for (int64_t r = 0; r < run.rows; ++r) {
+      const float* partial = partial_row(run, s, r);
+      merge_row(run, r, partial[0], partial[1], partial + 16);
+    }
+  }
+  write_rows(run);
+}
+
+// ---- storing -------------------------------------------------------------------------------
+
+static HWY_INLINE void store16_as(F32x16 x, float* p) { store16(x, p); }
+static HWY_INLINE void store16_as(F32x16 x, uint16_t* p) { store16_bf16(x, p); }
+static HWY_INLINE void store_as(float x, float* p) { *p = x; }
+static HWY_INLINE void store_as(float x, uint16_t* p) { *p = f32_to_bf16(x); }
+
+// `tokens` rows from `row` of a segment, all in one page, one head. Keys are transposed 16 tokens
+// at a time, so that the lines of their rows stay in the first-level cache.
+template <class T>
+static void store_tokens(const StoreKvArgs& args, int64_t s, int64_t row, int64_t tokens,
+                         int64_t g) {
+  const KvView& kv = args.kv;
+  const state::Segment& segment = kv.batch->segments[static_cast<size_t>(s)];
+  const int64_t slot = segment.start + row;
+  const int64_t key_width = kv.shape.key_width;
+  const int64_t value_width = kv.shape.value_width;
+  auto* keys = reinterpret_cast<T*>(kv.state->at(s, kv.key_part).pages[slot / kPage]) +
+               g * key_width * kPage + slot % kPage;
+  auto* values = reinterpret_cast<T*>(kv.state->at(s, kv.value_part).pages[slot / kPage]) +
+                 (g * kPage + slot % kPage) * value_width;
+  const float* k = args.k + (segment.row + row) * args.k_stride + g * key_width;
+  const float* v = args.v + (segment.row + row) * args.v_stride + g * value_width;
+  int64_t t = 0;
+  for (; t + 16 <= tokens; t += 16) {
+    for (int64_t d = 0; d < key_width; ++d) {
+      HWY_ALIGN float column[16];
+      for (int64_t j = 0; j < 16; ++j) column[j] = k[(t + j) * args.k_stride + d];
+      store16_as(load16(column), keys + d * kPage + t);
+    }
+  }
+  for (; t < tokens; ++t)
+    for (int64_t d = 0; d < key_width; ++d)
+      store_as(k[t * args.k_stride + d], keys + d * kPage + t);
+  for (t = 0; t < tokens; ++t, v += args.v_stride, values += value_width) {
+    int64_t c = 0;
+    for (; c + 16 <= value_width; c += 16) store16_as(load16(v + c), values + c);
+    for (; c < value_width; ++c) store_as(v[c], values + c);
+  }
+}
+
+void store_kv_tokens(const StoreKvArgs& args, int64_t segment, int64_t row, int64_t tokens,
+                     int64_t kv_head) {
+  if (args.kv.shape.dtype == DType::bf16)
+    store_tokens<uint16_t>(args, segment, row, tokens, kv_head);
+  else
+    store_tokens<float>(args, segment, row, tokens, kv_head);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace heddle::ops
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggled guard

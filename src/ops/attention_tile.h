@@ -1,0 +1,46 @@
+#pragma once
+// What attention_cpu.cpp hands to its kernels: a tile of query rows, and where its numbers live.
+#include <cstdint>
+
+#include "ops/attention.h"
+
+namespace heddle::ops::attention_tile {
+
+// Rows of one segment whose heads of one group share every page they read.
+struct Tile {
+  int64_t segment = 0;
+  int64_t row = 0;  // first row inside the segment
+  int64_t tokens = 0;
+  // A single draft whose ancestors do not lie in consecutive slots: its pages are gathered first.
+  bool gather = false;
+  int64_t first_split = 0;
+  int64_t splits = 0;
+  float* partials = nullptr;  // [G, splits, rows, partial_width]: splits run as tasks of their own
+};
+
+// Sizes derived once per call.
+struct Plan {
+  const AttentionArgs* args = nullptr;
+  int64_t group = 1;         // query heads of a kv head
+  int64_t padded_width = 0;  // V rounded up to 16 floats; row stride of accumulators
+  int64_t max_rows = 0;      // of a tile
+  int64_t partial_width() const { return padded_width + 16; }
+};
+
+// Memory of one thread; sizes in floats.
+struct Scratch {
+  float* q;               // [K][M] of each block of M rows
+  float* scores;          // [rows][64]
+  float* acc;             // [rows][padded_width] of the split
+  float* total;           // [rows][padded_width] of the splits before
+  float* stats;           // [kStats][rows]
+  int32_t* first;         // [rows] first visible position
+  int32_t* end;           // [rows] one past the last
+  float* keys;            // one page as float panels
+  float* values;          // one page as float panels
+  std::byte* key_page;    // gathered
+  std::byte* value_page;  // gathered
+  int32_t* slots;         // of the ancestors of a gathered draft
+};
+
+}  // namespace heddle::ops::attention_tile
