@@ -8,6 +8,7 @@ namespace {
 
 // Far above any model, far below what could overflow a product of two.
 constexpr int64_t kMaxElements = int64_t{1} << 30;
+constexpr int64_t kMaxParts = 64;  // of one layer
 
 Status validate_part(const StatePart& part) {
   const auto divides_page = [](int64_t n) { return n > 0 && kPageTokens % n == 0; };
@@ -85,6 +86,10 @@ Status StateLayout::validate() const {
   for (size_t layer = 0; layer + 1 < first_part.size(); ++layer) {
     if (first_part[layer] > first_part[layer + 1]) {
       return fail("state layout: parts of layer {} end before they start", layer);
+    }
+    if (first_part[layer + 1] - first_part[layer] > kMaxParts) {
+      return fail("state layout: layer {} has {} parts; expected at most {}", layer,
+                  first_part[layer + 1] - first_part[layer], kMaxParts);
     }
     for (int64_t i = first_part[layer]; i < first_part[layer + 1]; ++i) {
       const Entry& entry = entries[static_cast<size_t>(i)];
