@@ -99,6 +99,8 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
     const int64_t ffn = layer_spec.ffn.width;
     HEDDLE_TRY(ops::MatrixSource gate, weights.matrix(i, "ffn_gate", {ffn, width}));
     HEDDLE_TRY(ops::MatrixSource up, weights.matrix(i, "ffn_up", {ffn, width}));
+    model->quantized_ = !options.full_precision && (dtype_info(gate.dtype).quantized ||
+                                                    dtype_info(options.quantize).quantized);
     const ops::MatrixSource gate_up[] = {std::move(gate), std::move(up)};
     HEDDLE_TRY(layer.gate_up, ops::pack(pool, gate_up, pack));
     HEDDLE_TRY(layer.down, pack_one(weights, i, "ffn_down", {width, ffn}, pack, pool));
@@ -126,8 +128,8 @@ Result<std::unique_ptr<Model>> Model::load(const std::string& path, const LoadOp
   return load(checkpoint, options, pool);
 }
 
-Result<std::unique_ptr<Model>> Model::from_preset(const std::string& preset,
-                                                  const LoadOptions& options, ThreadPool& pool) {
+Result<std::unique_ptr<Model>> Model::preset(const std::string& preset, const LoadOptions& options,
+                                             ThreadPool& pool) {
   HEDDLE_TRY(const Preset parsed, parse_preset(preset));
   constexpr uint64_t kSeed = 1;
   const std::unique_ptr<Weights> weights = random_weights(parsed.spec, parsed.dtype, kSeed, pool);

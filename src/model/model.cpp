@@ -45,6 +45,25 @@ int64_t Model::step_weight_bytes() const {
   return bytes;
 }
 
+double Model::prompt_token_ops() const {
+  double ops = 0;
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    ops += design_.mixers[l]->cost(0).flops;
+    ops +=
+        6.0 * static_cast<double>(spec_.d_model) * static_cast<double>(spec_.layers[l].ffn.width);
+  }
+  return ops;
+}
+
+double Model::decode_token_bytes(int64_t position) const {
+  auto bytes = static_cast<double>(step_weight_bytes());
+  for (const auto& mixer : design_.mixers) {
+    const mixers::Cost cost = mixer->cost(position);
+    bytes += cost.state_read_bytes + cost.state_write_bytes;
+  }
+  return bytes;
+}
+
 void Model::embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const {
   const int64_t width = spec_.d_model;
   ctx.pool.parallel_for(std::ssize(tokens), 16, [&](int64_t begin, int64_t end, int) {

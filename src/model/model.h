@@ -52,9 +52,9 @@ class Model {
                                              ThreadPool& pool);
   static Result<std::unique_ptr<Model>> load(const Checkpoint& checkpoint,
                                              const LoadOptions& options, ThreadPool& pool);
-  // A preset "NAME" or "NAME:TYPE" (see presets.h) with random weights.
-  static Result<std::unique_ptr<Model>> from_preset(const std::string& preset,
-                                                    const LoadOptions& options, ThreadPool& pool);
+  // Published shapes, "NAME" or "NAME:TYPE" (see presets.h), with random weights.
+  static Result<std::unique_ptr<Model>> preset(const std::string& preset,
+                                               const LoadOptions& options, ThreadPool& pool);
   static Result<std::unique_ptr<Model>> from_weights(const ModelSpec& spec, Weights& weights,
                                                      const LoadOptions& options, ThreadPool& pool);
 
@@ -64,6 +64,12 @@ class Model {
   int64_t weight_bytes() const;  // memory held
   // What one decode step reads of the weights: all but the rows of an untied embedding.
   int64_t step_weight_bytes() const;
+  // Whether most of the matrices multiply in int8.
+  bool quantized() const { return quantized_; }
+  // Arithmetic of one prompt token but for the output matrix; multiply and add count as two.
+  double prompt_token_ops() const;
+  // Bytes that decoding one token at a position reads and writes: weights and state.
+  double decode_token_bytes(int64_t position) const;
   // Identity of weights and of everything in LoadOptions that changes the state's values.
   const Hash128& weight_hash() const { return hash_; }
 
@@ -103,6 +109,7 @@ class Model {
   ModelSpec spec_;
   ModelDesign design_;
   Hash128 hash_;
+  bool quantized_ = false;
   ops::PackedMatrix embed_;  // [V, D]
   ops::PackedMatrix head_;   // [V, D]; empty when tied
   std::vector<float> final_norm_;

@@ -74,6 +74,13 @@ class CheckpointWeights : public Weights {
     return values;
   }
 
+  // Finds a weight and compares its shape and type.
+  Status check(int64_t layer, std::string_view name, const std::vector<int64_t>& shape) {
+    HEDDLE_TRY([[maybe_unused]] const Checkpoint::Found found, locate(layer, name, shape));
+    used_.clear();
+    return {};
+  }
+
   void release() override {
     for (const TensorInfo* tensor : used_) checkpoint_.drop(*tensor);
     used_.clear();
@@ -123,6 +130,28 @@ class CheckpointWeights : public Weights {
 
 std::unique_ptr<Weights> checkpoint_weights(const Checkpoint& checkpoint) {
   return std::make_unique<CheckpointWeights>(checkpoint);
+}
+
+Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design) {
+  CheckpointWeights weights(checkpoint);
+  const ModelSpec& spec = checkpoint.spec();
+  const int64_t width = spec.d_model;
+  HEDDLE_TRY_STATUS(weights.check(-1, "embed", {spec.vocab_size, width}));
+  if (!spec.tied) HEDDLE_TRY_STATUS(weights.check(-1, "head", {spec.vocab_size, width}));
+  HEDDLE_TRY_STATUS(weights.check(-1, "final_norm", {width}));
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const auto layer = static_cast<int64_t>(i);
+    for (const mixers::WeightSpec& weight : design.mixers[i]->weights())
+      HEDDLE_TRY_STATUS(weights.check(layer, weight.name, weight.shape));
+    std::vector<const char*> norms = {"pre_mixer_norm", "pre_ffn_norm"};
+    if (spec.layers[i].post_norms) norms.insert(norms.end(), {"post_mixer_norm", "post_ffn_norm"});
+    for (const char* norm : norms) HEDDLE_TRY_STATUS(weights.check(layer, norm, {width}));
+    const int64_t ffn = spec.layers[i].ffn.width;
+    HEDDLE_TRY_STATUS(weights.check(layer, "ffn_gate", {ffn, width}));
+    HEDDLE_TRY_STATUS(weights.check(layer, "ffn_up", {ffn, width}));
+    HEDDLE_TRY_STATUS(weights.check(layer, "ffn_down", {width, ffn}));
+  }
+  return {};
 }
 
 }  // namespace heddle::model

@@ -11,6 +11,7 @@
 #include "base/thread_pool.h"
 #include "mixers/mixer.h"
 #include "model/checkpoint.h"
+#include "model/model.h"
 #include "model/spec.h"
 #include "ops/matmul.h"
 
@@ -33,6 +34,10 @@ class Weights {
 
 // `checkpoint` must outlive the result.
 std::unique_ptr<Weights> checkpoint_weights(const Checkpoint& checkpoint);
+
+// Whether every weight of the design is in the files with the right shape and type; reads no
+// weights.
+Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design);
 
 // Random weights of sensible sizes. Matrices have the type `dtype` (bf16, q8_0, q4_0; rows that are
 // no multiple of 32 stay bf16); embedding and head take q6_k or q8_0 when the others are q4_0, as

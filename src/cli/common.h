@@ -1,0 +1,61 @@
+#pragma once
+// What the subcommands share: flags about the model and the machine, errors, and the table that
+// main goes through. A subcommand is a file NAME.cpp with `void add_NAME(CLI::App&)`.
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/context.h"
+#include "base/cpu.h"
+#include "base/mmap_file.h"
+#include "base/result.h"
+#include "model/model.h"
+
+namespace heddle::cli {
+
+using AddSubcommand = void (*)(CLI::App& app);
+// Generated: one entry per file.
+std::span<const AddSubcommand> subcommand_table();
+
+// Prints the error and gives the exit status of a failure.
+int report(const Error& error);
+
+// How a model is loaded and computed.
+struct ModelFlags {
+  int threads = 0;  // 0: every CPU that this process may use
+  std::string dtype = "auto";
+  std::string quantize;
+  std::string kv_dtype;
+  std::string kernels = "cpu";
+  bool verbose = false;
+
+  // Flags that the command has already are left to it.
+  void add_to(CLI::App& command);
+  model::LoadOptions options() const;
+  backend::KernelSet kernel_set() const;
+  int thread_count() const;
+  // A path, or a name in the Hugging Face cache (HF_HUB_CACHE, HF_HOME, ~/.cache/huggingface/hub).
+  Result<std::string> resolve(const std::string& model) const;
+};
+
+// Loads with progress and figures on stderr where --verbose is given.
+Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const std::string& model,
+                                                 ThreadPool& pool);
+
+// Token ids of a JSON file: a list, or an object with a list "ids".
+Result<std::vector<int32_t>> read_ids(const std::string& path);
+
+// "97.9 MB", "1.24 GB": powers of ten.
+std::string bytes_text(int64_t bytes);
+
+// Resident memory of this process in bytes: now and at its highest.
+struct Resident {
+  int64_t now = 0;
+  int64_t peak = 0;
+};
+Resident resident_memory();
+
+}  // namespace heddle::cli

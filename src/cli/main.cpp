@@ -1,0 +1,14 @@
+// heddle: one binary, one file per subcommand.
+#include "cli/common.h"
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Run language models whose layers mix full attention with efficient attention.\n"
+      "`heddle COMMAND --help` shows the flags of a command and an example.");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "heddle " HEDDLE_VERSION);
+  app.get_formatter()->column_width(34);
+  for (const heddle::cli::AddSubcommand add : heddle::cli::subcommand_table()) add(app);
+  CLI11_PARSE(app, argc, argv);
+  return 0;
+}

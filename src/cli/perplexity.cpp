@@ -1,0 +1,90 @@
+// heddle perplexity: how well a model predicts a text, as one sequence.
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "cli/common.h"
+#include "model/run.h"
+#include "server/runtime.h"
+
+namespace heddle::cli {
+namespace {
+
+struct PerplexityFlags {
+  std::string model;
+  std::string file;
+  std::string ids;
+  int64_t limit = 0;
+  bool json = false;
+  model::RunOptions run;
+  ModelFlags load;
+};
+
+Result<std::vector<int32_t>> tokens_of(const PerplexityFlags& flags) {
+  if (!flags.ids.empty()) return read_ids(flags.ids);
+  HEDDLE_TRY(const std::string path, flags.load.resolve(flags.model));
+  HEDDLE_TRY(const text::Tokenizer tokenizer, server::load_tokenizer(path));
+  HEDDLE_TRY(const std::string text, read_text_file(flags.file));
+  return tokenizer.encode(text);
+}
+
+Status compute(PerplexityFlags& flags) {
+  HEDDLE_TRY(std::vector<int32_t> ids, tokens_of(flags));
+  if (flags.limit > 0 && std::ssize(ids) > flags.limit)
+    ids.resize(static_cast<size_t>(flags.limit));
+  ThreadPool pool(flags.load.thread_count());
+  HEDDLE_TRY(const auto model, load_model(flags.load, flags.model, pool));
+  flags.run.kernels = flags.load.kernel_set();
+  const auto start = std::chrono::steady_clock::now();
+  HEDDLE_TRY(const std::vector<double> nll, model::token_nll(*model, pool, ids, flags.run));
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  const double mean =
+      std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(nll.size());
+  if (flags.json) {
+    const nlohmann::ordered_json body = {{"tokens", ids.size()},
+                                         {"mean_nll", mean},
+                                         {"perplexity", std::exp(mean)},
+                                         {"seconds", seconds.count()},
+                                         {"nll", nll}};
+    fmt::print("{}\n", body.dump());
+  } else {
+    fmt::print(
+        "{} tokens, mean negative log-likelihood {:.6f} nats, perplexity {:.4f} ({:.1f} s)\n",
+        ids.size(), mean, std::exp(mean), seconds.count());
+  }
+  return {};
+}
+
+int run(PerplexityFlags& flags) {
+  const Status done = compute(flags);
+  return done ? 0 : report(done.error());
+}
+
+}  // namespace
+
+void add_perplexity(CLI::App& app) {
+  auto flags = std::make_shared<PerplexityFlags>();
+  CLI::App* command = app.add_subcommand(
+      "perplexity", "Mean negative log-likelihood of a text, read as one sequence");
+  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      ->required();
+  auto* file = command->add_option("-f,--file", flags->file, "Text to read");
+  auto* ids =
+      command->add_option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"");
+  file->excludes(ids);
+  command->add_option("--limit", flags->limit, "Read only so many tokens")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--chunk", flags->run.chunk, "Tokens of one step")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "Print JSON with the value of every token");
+  flags->load.add_to(*command);
+  command->footer("Example: heddle perplexity -m model.gguf -f text.txt");
+  command->callback([flags, file, ids] {
+    if (file->count() + ids->count() == 0) throw CLI::RequiredError("--file or --ids");
+    throw CLI::RuntimeError(run(*flags));
+  });
+}
+
+}  // namespace heddle::cli
