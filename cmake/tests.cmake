@@ -1,8 +1,18 @@
 # How a test becomes a target and a ctest entry. Labels: fast (all of them under a minute on two cores), slow (real
 # models, goldens, end to end), gpu (needs an accelerator). Targets fast_tests and slow_tests build all of one label;
 # threaded_tests those worth a ThreadSanitizer build.
+# Without the libraries of the package group "test" the program alone is built.
+find_package(GTest QUIET)
+find_package(rapidcheck QUIET)
+if(NOT GTest_FOUND OR NOT rapidcheck_FOUND)
+  set(HEDDLE_TESTS OFF)
+  message(STATUS "No tests: GoogleTest or rapidcheck is missing (tools/install_packages.sh test)")
+  function(heddle_tests)
+  endfunction()
+  return()
+endif()
+set(HEDDLE_TESTS ON)
 include(GoogleTest)
-find_package(rapidcheck REQUIRED)
 enable_testing()
 add_custom_target(fast_tests)
 add_custom_target(slow_tests)
