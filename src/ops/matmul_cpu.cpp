@@ -26,8 +26,7 @@ namespace heddle::ops {
 struct MatmulWork {
   const MatmulArgs* args;
   const PackedMatrix::Impl* weights;
-  int8_t* codes;          // [T, K] activations, when some section is in blocks
-  ActivationBlock* info;  // [T, K / 32]
+  Activations activations;  // when some section is in blocks
 };
 constexpr int64_t kGroupBytes = 192 << 10;  // weights kept in the second-level cache
 }  // namespace heddle::ops
@@ -41,14 +40,15 @@ namespace heddle::ops {
 namespace HWY_NAMESPACE {
 
 // Tokens of one kernel call: what fits the registers.
-constexpr int kBlockTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 4;
+constexpr int kBlockTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 4;  // groups of up to 4
 constexpr int kFloatTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 6;
 
 struct TileWork {
   const std::byte* tile;
   const Section* section;
   const MatmulWork* work;
-  int64_t token;  // first
+  int64_t token;   // first
+  int64_t tokens;  // to be stored; block kernels may compute some more
 };
 
 template <int NT>
@@ -59,6 +59,7 @@ HWY_INLINE void store_tile(const TileWork& tw, const F32x16* acc) {
   const int64_t rows = std::min(kTileRows, s.rows - index * kTileRows);
   float* y = args.y + tw.token * args.y_stride + s.first_row + index * kTileRows;
   for (int t = 0; t < NT; ++t, y += args.y_stride) {
+    if (t >= tw.tokens) break;
     if (rows == kTileRows) {
       store16(args.accumulate ? add(load16(y), acc[t]) : acc[t], y);
     } else {
@@ -132,8 +133,11 @@ void block_tile(const TileWork& tw) {
   const auto* codes = reinterpret_cast<const uint8_t*>(tw.tile);
   const std::byte* scales = tw.tile + s.scales_at;
   const std::byte* supers = tw.tile + s.supers_at;
-  ActivationView a{tw.work->codes + tw.token * cols, cols, tw.work->info + tw.token * s.blocks,
-                   s.blocks};
+  const Activations& all = tw.work->activations;
+  using View = ActivationView<NT>;
+  const int64_t group = tw.token / View::kWidth;
+  View a{all.codes + group * cols * View::kWidth, all.planes + group * s.blocks * View::kWidth,
+         cols * View::kWidth, s.blocks * View::kWidth, all.plane_size()};
   F32x16 acc[NT];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
   F32x16 super_scale = zero16();
@@ -161,35 +165,37 @@ void block_tile(const TileWork& tw) {
       block_dots<F::kBits, F::kZero, NT>(codes, a, dots);
     }
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      const ActivationBlock& block = a.block(t);
-      acc[t] = fma(dots[t], mul(scale, set16(block.scale)), acc[t]);
-      if constexpr (F::kMinimum) acc[t] = fma(minimum, set16(block.scaled_sum), acc[t]);
+      acc[t] = fma(dots[t], mul(scale, set16(a.number(Activations::kScale, t))), acc[t]);
+      if constexpr (F::kMinimum)
+        acc[t] = fma(minimum, set16(a.number(Activations::kScaledSum, t)), acc[t]);
     });
     codes += s.code_bytes;
     scales += s.scale_bytes;
-    a.codes += 32;
-    ++a.info;
+    a.advance();
   }
   store_tile<NT>(tw, acc);
 }
 
 using TileKernel = void (*)(const TileWork&);
-// Kernels for 2^i tokens (the last: all that fit).
+// Kernels by the number of tokens they take; the smallest that covers the rest takes it.
 struct Kernels {
-  int counts[4];
+  int64_t counts[4];
   TileKernel kernels[4];
+  bool padded;  // a kernel may take more tokens than there are
 };
 
 template <class T>
 Kernels float_kernels() {
   return {{1, 2, 4, kFloatTokens},
-          {float_tile<T, 1>, float_tile<T, 2>, float_tile<T, 4>, float_tile<T, kFloatTokens>}};
+          {float_tile<T, 1>, float_tile<T, 2>, float_tile<T, 4>, float_tile<T, kFloatTokens>},
+          false};
 }
 template <DType kType>
 Kernels block_kernels() {
   return {{1, 2, 4, kBlockTokens},
           {block_tile<kType, 1>, block_tile<kType, 2>, block_tile<kType, 4>,
-           block_tile<kType, kBlockTokens>}};
+           block_tile<kType, kBlockTokens>},
+          true};
 }
 
 Kernels kernels_of(DType dtype) {
@@ -225,15 +231,19 @@ Kernels kernels_of(DType dtype) {
 void section_tiles(const MatmulWork& work, const Section& s, int64_t begin, int64_t end) {
   const Kernels kernels = kernels_of(s.dtype);
   const int64_t tokens = work.args->tokens;
+  const int64_t width = work.activations.width;
   const int64_t group = std::max<int64_t>(1, kGroupBytes / s.tile_bytes);
   for (int64_t first = begin; first < end; first += group) {
     const int64_t last = std::min(end, first + group);
     for (int64_t token = 0; token < tokens;) {
+      const int64_t left = tokens - token;
+      const int64_t room = kernels.padded ? (left + width - 1) / width * width : left;
       int size = 3;
-      while (kernels.counts[size] > tokens - token) --size;
+      while (kernels.counts[size] > room) --size;
+      const int64_t count = std::min(left, kernels.counts[size]);
       for (int64_t tile = first; tile < last; ++tile)
-        kernels.kernels[size]({work.weights->tile(s, tile), &s, &work, token});
-      token += kernels.counts[size];
+        kernels.kernels[size]({work.weights->tile(s, tile), &s, &work, token, count});
+      token += count;
     }
   }
 }
@@ -246,37 +256,70 @@ void matmul_tiles(const MatmulWork& work, int64_t begin, int64_t end) {
   }
 }
 
-// Activations of rows [begin, end): per 32-block scale = max |x| / 127, codes to nearest even.
-void quantize_rows(const MatmulWork& work, int64_t begin, int64_t end) {
-  const int64_t cols = work.weights->cols;
-  for (int64_t t = begin; t < end; ++t) {
-    const float* x = work.args->x + t * work.args->x_stride;
-    int8_t* codes = work.codes + t * cols;
-    ActivationBlock* info = work.info + t * (cols / 32);
-    for (int64_t b = 0; b < cols / 32; ++b, x += 32, codes += 32) {
-      const F32x16 x0 = load16(x);
-      const F32x16 x1 = load16(x + 16);
-      const float largest = max_lane(max(abs(x0), abs(x1)));
-      // Below that the inverse overflows; such a block is as good as zero.
-      const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-      int32_t sums[2];
-      for (int h = 0; h < 2; ++h) {
-        const F32x16 scaled = mul(h ? x1 : x0, set16(inverse));
-        VI total = hn::Zero(DI());
-        for (int i = 0; i < kParts; ++i) {
-          const VI q = hn::NearestInt(scaled.v[i]);
-          const hn::Rebind<int8_t, DI> d8;
-          hn::StoreU(hn::DemoteTo(d8, q), d8, codes + 16 * h + i * kLanes);
-          total = hn::Add(total, q);
+struct BlockSums {
+  float scale;
+  int32_t halves[2];
+};
+// 32 values to codes (nearest even), scale = max |x| / 127.
+HWY_INLINE BlockSums quantize_block(const float* x, int8_t* codes) {
+  const F32x16 x0 = load16(x);
+  const F32x16 x1 = load16(x + 16);
+  const float largest = max_lane(max(abs(x0), abs(x1)));
+  // Below that the inverse overflows; such a block is as good as zero.
+  const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+  BlockSums sums{largest / 127.0f, {}};
+  for (int h = 0; h < 2; ++h) {
+    const F32x16 scaled = mul(h ? x1 : x0, set16(inverse));
+    VI total = hn::Zero(DI());
+    for (int i = 0; i < kParts; ++i) {
+      const VI q = hn::NearestInt(scaled.v[i]);
+      const hn::Rebind<int8_t, DI> d8;
+      hn::StoreU(hn::DemoteTo(d8, q), d8, codes + 16 * h + i * kLanes);
+      total = hn::Add(total, q);
+    }
+    sums.halves[h] = hn::GetLane(hn::SumOfLanes(DI(), total));
+  }
+  return sums;
+}
+
+// Token groups [begin, end) of the activations.
+void quantize_groups(const MatmulWork& work, int64_t begin, int64_t end) {
+  const MatmulArgs& args = *work.args;
+  const Activations& out = work.activations;
+  const int64_t width = out.width;
+  alignas(64) int8_t codes[32];
+  for (int64_t group = begin; group < end; ++group) {
+    for (int64_t t = 0; t < width; ++t) {
+      const int64_t token = group * width + t;
+      const float* x = args.x + token * args.x_stride;
+      for (int64_t b = 0; b < out.blocks; ++b) {
+        BlockSums sums{};
+        if (token < args.tokens) {
+          sums = quantize_block(x + 32 * b, codes);
+        } else {
+          std::memset(codes, 0, sizeof codes);
         }
-        sums[h] = hn::GetLane(hn::SumOfLanes(DI(), total));
+        const int64_t block = group * out.blocks + b;
+        int8_t* to = out.codes + 32 * block * width + 4 * t;
+        for (int g = 0; g < 8; ++g) std::memcpy(to + 4 * g * width, codes + 4 * g, 4);
+        const int32_t first = sums.halves[0];
+        const int32_t second = sums.halves[1];
+        const int32_t sum = first + second;
+        const float scaled_sum = sums.scale * static_cast<float>(sum);
+        const int16_t fours[2] = {static_cast<int16_t>(-4 * sum), static_cast<int16_t>(-4 * sum)};
+        const int16_t halves[2] = {static_cast<int16_t>(first), static_cast<int16_t>(second)};
+        int32_t* plane = out.planes + block * width + t;
+        const int64_t size = out.plane_size();
+        std::memcpy(plane + Activations::kScale * size, &sums.scale, 4);
+        std::memcpy(plane + Activations::kScaledSum * size, &scaled_sum, 4);
+        plane[Activations::kMinus8 * size] = -8 * sum;
+        plane[Activations::kMinus16 * size] = -16 * sum;
+        plane[Activations::kMinus128 * size] = -128 * sum;
+        std::memcpy(plane + Activations::kMinus4Pair * size, fours, 4);
+        std::memcpy(plane + Activations::kHalves * size, halves, 4);
+        plane[Activations::kMinus32Half * size] = -32 * first;
+        plane[Activations::kMinus32Rest * size] = -32 * second;
       }
-      const float scale = largest / 127.0f;
-      const int32_t sum = sums[0] + sums[1];
-      info[b] = {scale,
-                 scale * static_cast<float>(sum),
-                 sum,
-                 {static_cast<int16_t>(sums[0]), static_cast<int16_t>(sums[1])}};
     }
   }
 }
@@ -291,7 +334,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace heddle::ops {
 HWY_EXPORT(matmul_tiles);
-HWY_EXPORT(quantize_rows);
+HWY_EXPORT(quantize_groups);
 namespace {
 
 // First tile of thread `thread`: the work before it is about thread / threads of the whole.
@@ -321,16 +364,20 @@ void cpu::matmul(backend::Context& ctx, const MatmulArgs& args) {
   HEDDLE_CHECK(args.y_stride >= weights.rows || args.tokens == 1, "y stride {} for {} rows",
                args.y_stride, weights.rows);
   const backend::ArenaScope scope(ctx.scratch);
-  MatmulWork work{&args, &weights, nullptr, nullptr};
+  MatmulWork work{&args, &weights, {}};
   const bool serial = weights.rows * weights.cols * args.tokens <= kSerialWork;
   if (weights.any_blocks) {
-    work.codes = ctx.scratch.allocate<int8_t>(args.tokens * weights.cols);
-    work.info = ctx.scratch.allocate<ActivationBlock>(args.tokens * (weights.cols / 32));
-    const auto quantize = HWY_DYNAMIC_DISPATCH(quantize_rows);
+    Activations& a = work.activations;
+    a.width = args.tokens >= 3 ? 4 : args.tokens;
+    a.groups = (args.tokens + a.width - 1) / a.width;
+    a.blocks = weights.cols / 32;
+    a.codes = ctx.scratch.allocate<int8_t>(a.plane_size() * 32);
+    a.planes = ctx.scratch.allocate<int32_t>(a.plane_size() * Activations::kPlanes);
+    const auto quantize = HWY_DYNAMIC_DISPATCH(quantize_groups);
     if (args.tokens * weights.cols <= kSerialActivations) {
-      quantize(work, 0, args.tokens);
+      quantize(work, 0, a.groups);
     } else {
-      ctx.pool.parallel_for(args.tokens, 1,
+      ctx.pool.parallel_for(a.groups, 1,
                             [&](int64_t begin, int64_t end, int) { quantize(work, begin, end); });
     }
   }

@@ -42,22 +42,45 @@ HWY_INLINE void unroll(F f) {
   unroll_indices(f, std::make_integer_sequence<int, N>());
 }
 
-// Activations of consecutive tokens at one 32-block.
+// Activations of NT tokens at one 32-block: groups of W neighbours (one group, or two).
+template <int NT>
 struct ActivationView {
-  const int8_t* codes;  // token t at codes + t * code_stride
+  static constexpr int kWidth = NT > 4 ? 4 : NT;
+  const int8_t* codes;    // group i at codes + i * code_stride
+  const int32_t* planes;  // group i at planes + i * plane_stride
   int64_t code_stride;
-  const ActivationBlock* info;  // token t at info + t * info_stride
-  int64_t info_stride;
+  int64_t plane_stride;
+  int64_t plane_size;
 
-  HWY_INLINE int32_t four(int t, int group) const {
-    int32_t word;
-    std::memcpy(&word, codes + t * code_stride + 4 * group, 4);
-    return word;
+  HWY_INLINE const int8_t* four(int t, int group) const {
+    return codes + (t / kWidth) * code_stride + 4 * (group * kWidth + t % kWidth);
   }
-  HWY_INLINE const ActivationBlock& block(int t) const { return info[t * info_stride]; }
+  HWY_INLINE const int32_t* plane(Activations::Plane p, int t) const {
+    return planes + p * plane_size + (t / kWidth) * plane_stride + t % kWidth;
+  }
+  HWY_INLINE float number(Activations::Plane p, int t) const {
+    float value;
+    std::memcpy(&value, plane(p, t), 4);
+    return value;
+  }
+  HWY_INLINE void advance() {
+    codes += 32 * kWidth;
+    planes += kWidth;
+  }
 };
+constexpr Activations::Plane minus(int zero) {
+  return zero == 8    ? Activations::kMinus8
+         : zero == 16 ? Activations::kMinus16
+                      : Activations::kMinus128;
+}
 
 #if HWY_TARGET == HWY_AVX3_DL
+
+HWY_INLINE __m512i broadcast(const void* p) {
+  int32_t word;
+  std::memcpy(&word, p, 4);
+  return _mm512_set1_epi32(word);
+}
 
 // Group g of a block: 64 unsigned codes.
 template <int kBits>
@@ -83,7 +106,7 @@ HWY_INLINE __m512i load_codes(const uint8_t* p, int g) {
 }
 
 template <int kBits, int kZero, int NT>
-HWY_INLINE void block_dots(const uint8_t* p, const ActivationView& a, F32x16* dots) {
+HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   constexpr int kOffset = kBits == 8 ? 128 : kZero;  // signed bytes become unsigned by + 128
   __m512i w[8];
   unroll<8>([&](auto g) HEDDLE_LAMBDA {
@@ -91,18 +114,17 @@ HWY_INLINE void block_dots(const uint8_t* p, const ActivationView& a, F32x16* do
     if constexpr (kBits == 8) w[g] = _mm512_xor_si512(w[g], _mm512_set1_epi8(-128));
   });
   unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    __m512i sum = kOffset ? _mm512_set1_epi32(-kOffset * a.block(t).sum) : _mm512_setzero_si512();
-    unroll<8>([&](auto g) HEDDLE_LAMBDA {
-      sum = _mm512_dpbusd_epi32(sum, w[g], _mm512_set1_epi32(a.four(t, g)));
-    });
+    __m512i sum = kOffset ? broadcast(a.plane(minus(kOffset), t)) : _mm512_setzero_si512();
+    unroll<8>([&](auto g)
+                  HEDDLE_LAMBDA { sum = _mm512_dpbusd_epi32(sum, w[g], broadcast(a.four(t, g))); });
     dots[t].v[0].raw = _mm512_cvtepi32_ps(sum);
   });
 }
 
 // scales: int8 [16][2], one per row and 16-block. dots = sum of scale (code - 32) a.
 template <int NT>
-HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales, const ActivationView& a,
-                              F32x16* dots) {
+HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
+                              const ActivationView<NT>& a, F32x16* dots) {
   const __m512i pairs =
       _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
   const __m512 first = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16));
@@ -112,10 +134,9 @@ HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales, const A
   unroll<NT>([&](auto t) HEDDLE_LAMBDA {
     __m512i sums[2];
     unroll<2>([&](auto h) HEDDLE_LAMBDA {
-      sums[h] = _mm512_set1_epi32(-32 * a.block(t).half_sum[h]);
+      sums[h] = broadcast(a.plane(h ? Activations::kMinus32Rest : Activations::kMinus32Half, t));
       unroll<4>([&](auto j) HEDDLE_LAMBDA {
-        sums[h] =
-            _mm512_dpbusd_epi32(sums[h], w[4 * h + j], _mm512_set1_epi32(a.four(t, 4 * h + j)));
+        sums[h] = _mm512_dpbusd_epi32(sums[h], w[4 * h + j], broadcast(a.four(t, 4 * h + j)));
       });
     });
     // Products and their sum are integers below 2^24: no rounding.
@@ -128,6 +149,12 @@ HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales, const A
 
 HWY_INLINE __m256i load_bytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+
+HWY_INLINE __m256i broadcast(const void* p) {
+  int32_t word;
+  std::memcpy(&word, p, 4);
+  return _mm256_set1_epi32(word);
 }
 
 // Rows 8 half .. 8 half + 7 of group g: 32 unsigned codes (signed for 8 bits).
@@ -162,7 +189,7 @@ constexpr int kGroupsPerSum = kBits == 4   ? 8
 
 // sums[t][half], int16 pairs, of groups j and j + 4 for j in [kFirst, kFirst + kCount).
 template <int kBits, int kFirst, int kCount, int NT>
-HWY_INLINE void sum_groups(const uint8_t* p, const ActivationView& a, __m256i (*low)[2],
+HWY_INLINE void sum_groups(const uint8_t* p, const ActivationView<NT>& a, __m256i (*low)[2],
                            __m256i (*high)[2]) {
   unroll<kCount>([&](auto step) HEDDLE_LAMBDA {
     unroll<2>([&](auto upper) HEDDLE_LAMBDA {
@@ -172,7 +199,7 @@ HWY_INLINE void sum_groups(const uint8_t* p, const ActivationView& a, __m256i (*
       const __m256i w0 = load_codes<kBits>(p, g, 0);
       const __m256i w1 = load_codes<kBits>(p, g, 1);
       unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-        const __m256i four = _mm256_set1_epi32(a.four(t, g));
+        const __m256i four = broadcast(a.four(t, g));
         const __m256i m0 = _mm256_maddubs_epi16(w0, four);
         const __m256i m1 = _mm256_maddubs_epi16(w1, four);
         sums[t][0] = first ? m0 : _mm256_add_epi16(sums[t][0], m0);
@@ -183,7 +210,7 @@ HWY_INLINE void sum_groups(const uint8_t* p, const ActivationView& a, __m256i (*
 }
 
 template <int NT>
-HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView& a, F32x16* dots) {
+HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sums[NT][2];
   unroll<8>([&](auto g) HEDDLE_LAMBDA {
@@ -194,7 +221,7 @@ HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView& a, F32
       magnitude[h] = _mm256_abs_epi8(w[h]);
     });
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      const __m256i four = _mm256_set1_epi32(a.four(t, g));
+      const __m256i four = broadcast(a.four(t, g));
       unroll<2>([&](auto h) HEDDLE_LAMBDA {
         // |w| (a sign w): pairs are at most 2 * 128 * 127 = 32512.
         const __m256i pairs = _mm256_maddubs_epi16(magnitude[h], _mm256_sign_epi8(four, w[h]));
@@ -208,29 +235,61 @@ HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView& a, F32
   });
 }
 
+// 4-bit codes. The loop over the four byte vectors stays a loop: unrolled, it needs more registers
+// than there are. The zero of the codes enters as the start of the 16-bit sums, -4 sum(a) in both
+// halves of a row: |15 P - 4 (P - N) + 4 A| <= 30480 for any split of 16 codes (P, N) and the
+// 16 others (A), so the final sums fit whatever the order.
+template <int kZero, int NT>
+HWY_INLINE void block_dots_nibbles(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
+  static_assert(kZero == 0 || kZero == 8);
+  const __m256i ones = _mm256_set1_epi16(1);
+  const __m256i fifteen = _mm256_set1_epi8(15);
+  __m256i sums[NT][2];
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+    sums[t][0] = kZero ? broadcast(a.plane(Activations::kMinus4Pair, t)) : _mm256_setzero_si256();
+    sums[t][1] = sums[t][0];
+  });
+#pragma GCC unroll 1
+  for (int j = 0; j < 4; ++j) {
+    const __m256i raw0 = load_bytes(p + 64 * j);
+    const __m256i raw1 = load_bytes(p + 64 * j + 32);
+    unroll<2>([&](auto upper) HEDDLE_LAMBDA {
+      const __m256i w0 = _mm256_and_si256(upper ? _mm256_srli_epi16(raw0, 4) : raw0, fifteen);
+      const __m256i w1 = _mm256_and_si256(upper ? _mm256_srli_epi16(raw1, 4) : raw1, fifteen);
+      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+        const __m256i four = broadcast(a.four(t, j + 4 * upper));
+        sums[t][0] = _mm256_add_epi16(sums[t][0], _mm256_maddubs_epi16(w0, four));
+        sums[t][1] = _mm256_add_epi16(sums[t][1], _mm256_maddubs_epi16(w1, four));
+      });
+    });
+  }
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+    unroll<2>([&](auto h) HEDDLE_LAMBDA {
+      dots[t].v[h].raw = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums[t][h], ones));
+    });
+  });
+}
+
 template <int kBits, int kZero, int NT>
-HWY_INLINE void block_dots(const uint8_t* p, const ActivationView& a, F32x16* dots) {
+HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   if constexpr (kBits == 8) {
     block_dots_signed<NT>(p, a, dots);
+  } else if constexpr (kBits == 4) {
+    block_dots_nibbles<kZero, NT>(p, a, dots);
   } else {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sums[NT][2];
     __m256i words[NT][2];
-    if constexpr (kBits == 4) {
-      sum_groups<4, 0, 4, NT>(p, a, sums, sums);
-    } else {
-      sum_groups<5, 0, 2, NT>(p, a, sums, sums);
-      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-        unroll<2>([&](auto h) HEDDLE_LAMBDA { words[t][h] = _mm256_madd_epi16(sums[t][h], ones); });
-      });
-      sum_groups<5, 2, 2, NT>(p, a, sums, sums);
-    }
+    sum_groups<5, 0, 2, NT>(p, a, sums, sums);
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      unroll<2>([&](auto h) HEDDLE_LAMBDA { words[t][h] = _mm256_madd_epi16(sums[t][h], ones); });
+    });
+    sum_groups<5, 2, 2, NT>(p, a, sums, sums);
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
       unroll<2>([&](auto h) HEDDLE_LAMBDA {
         __m256i sum = _mm256_madd_epi16(sums[t][h], ones);
-        if constexpr (kBits == 5) sum = _mm256_add_epi32(sum, words[t][h]);
-        if constexpr (kZero != 0)
-          sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(kZero * a.block(t).sum));
+        sum = _mm256_add_epi32(sum, words[t][h]);
+        if constexpr (kZero != 0) sum = _mm256_add_epi32(sum, broadcast(a.plane(minus(kZero), t)));
         dots[t].v[h].raw = _mm256_cvtepi32_ps(sum);
       });
     });
@@ -240,8 +299,8 @@ HWY_INLINE void block_dots(const uint8_t* p, const ActivationView& a, F32x16* do
 // scales: int8 [16][2], one per row and 16-block. dots = sum of scale (code - 32) a. The scales
 // stand where the ones stand above: |sum| < 2 * 128 * 16 * 32 * 127 < 2^24.
 template <int NT>
-HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales, const ActivationView& a,
-                              F32x16* dots) {
+HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
+                              const ActivationView<NT>& a, F32x16* dots) {
   __m256i pairs[2];   // int16 (first, second) per row
   __m256i first[2];   // (first, first)
   __m256i second[2];  // (second, second)
@@ -266,10 +325,9 @@ HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales, const A
   });
   sum_groups<6, 2, 2, NT>(p, a, low, high);
   unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    int32_t halves;
-    std::memcpy(&halves, a.block(t).half_sum, 4);
     unroll<2>([&](auto h) HEDDLE_LAMBDA {
-      const __m256i offset = _mm256_madd_epi16(pairs[h], _mm256_set1_epi32(halves));
+      const __m256i offset =
+          _mm256_madd_epi16(pairs[h], broadcast(a.plane(Activations::kHalves, t)));
       const __m256i sum = _mm256_sub_epi32(_mm256_add_epi32(words[t][h], weigh(t, h)),
                                            _mm256_slli_epi32(offset, 5));
       dots[t].v[h].raw = _mm256_cvtepi32_ps(sum);
@@ -288,37 +346,40 @@ HWY_INLINE int code_at(int bits, const uint8_t* p, int g, int at) {
 }
 
 // One sum per row over groups [first, last).
-HWY_INLINE void row_sums(int bits, const uint8_t* p, const int8_t* a, int first, int last,
-                         int32_t* sums) {
+template <int NT>
+HWY_INLINE void row_sums(int bits, const uint8_t* p, const ActivationView<NT>& a, int t, int first,
+                         int last, int32_t* sums) {
   for (int r = 0; r < 16; ++r) sums[r] = 0;
   for (int g = first; g < last; ++g)
-    for (int at = 0; at < 64; ++at) sums[at / 4] += code_at(bits, p, g, at) * a[4 * g + at % 4];
+    for (int at = 0; at < 64; ++at) sums[at / 4] += code_at(bits, p, g, at) * a.four(t, g)[at % 4];
 }
 
 template <int kBits, int kZero, int NT>
-HWY_INLINE void block_dots(const uint8_t* p, const ActivationView& a, F32x16* dots) {
+HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   for (int t = 0; t < NT; ++t) {
     int32_t sums[16];
     float lanes[16];
-    row_sums(kBits, p, a.codes + t * a.code_stride, 0, 8, sums);
-    for (int r = 0; r < 16; ++r) lanes[r] = static_cast<float>(sums[r] - kZero * a.block(t).sum);
+    row_sums(kBits, p, a, t, 0, 8, sums);
+    const int32_t offset = kZero ? *a.plane(minus(kZero), t) : 0;
+    for (int r = 0; r < 16; ++r) lanes[r] = static_cast<float>(sums[r] + offset);
     dots[t] = load16(lanes);
   }
 }
 
 template <int NT>
-HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales, const ActivationView& a,
-                              F32x16* dots) {
+HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
+                              const ActivationView<NT>& a, F32x16* dots) {
   const auto* scale = reinterpret_cast<const int8_t*>(scales);
   for (int t = 0; t < NT; ++t) {
     int32_t sums[2][16];
     float lanes[16];
-    for (int h = 0; h < 2; ++h)
-      row_sums(6, p, a.codes + t * a.code_stride, 4 * h, 4 * h + 4, sums[h]);
+    for (int h = 0; h < 2; ++h) row_sums(6, p, a, t, 4 * h, 4 * h + 4, sums[h]);
     for (int r = 0; r < 16; ++r) {
       int32_t total = 0;
       for (int h = 0; h < 2; ++h)
-        total += scale[2 * r + h] * (sums[h][r] - 32 * a.block(t).half_sum[h]);
+        total +=
+            scale[2 * r + h] *
+            (sums[h][r] + *a.plane(h ? Activations::kMinus32Rest : Activations::kMinus32Half, t));
       lanes[r] = static_cast<float>(total);
     }
     dots[t] = load16(lanes);

@@ -68,12 +68,30 @@ struct PackedMatrix::Impl {
   }
 };
 
-// Per 32-block of a row of activations: x = scale * code, code in [-127, 127].
-struct ActivationBlock {
-  float scale;
-  float scaled_sum;     // scale * sum
-  int32_t sum;          // of the 32 codes
-  int16_t half_sum[2];  // of either 16 codes
+// Activations in int8, x = scale code with code in [-127, 127], one scale for 32 values. Tokens
+// stand in groups of `width`, padded with zeros, so that a kernel finds the 4 bytes of its tokens
+// side by side: codes [groups][K/4][width][4], planes [plane][groups][K/32][width] of 32-bit
+// numbers, precomputed in the form in which some kernel broadcasts them.
+struct Activations {
+  enum Plane {
+    kScale,        // float
+    kScaledSum,    // float: scale * sum of the codes
+    kMinus8,       // int32: -8 * sum
+    kMinus16,      // int32: -16 * sum
+    kMinus128,     // int32: -128 * sum
+    kMinus4Pair,   // int16, twice: -4 * sum
+    kHalves,       // int16 [2]: sums of the first and second 16 codes
+    kMinus32Half,  // int32: -32 * sum of the first 16 codes
+    kMinus32Rest,  // int32: -32 * sum of the second 16 codes
+    kPlanes
+  };
+  int8_t* codes = nullptr;
+  int32_t* planes = nullptr;
+  int64_t width = 1;   // 1, 2 or 4
+  int64_t groups = 0;  // ceil(T / width)
+  int64_t blocks = 0;  // K / 32
+
+  int64_t plane_size() const { return groups * blocks * width; }
 };
 
 }  // namespace heddle::ops
