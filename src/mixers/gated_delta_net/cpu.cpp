@@ -15,6 +15,8 @@
 #define HWY_TARGET_INCLUDE "mixers/gated_delta_net/cpu.cpp"
 #include "ops/simd.h"
 // After simd.h: compiled per target.
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -27,6 +29,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace heddle::mixers::gated_delta_net {
 namespace HWY_NAMESPACE {
+
+// Rows of projections that are fetched ahead of use.
+constexpr int64_t kAhead = 6;
 
 // Rows [row, row + tokens) of a segment: the tokens of one fold block, at slots slot, slot + 1, ...
 // of the block, after `slot` records of earlier steps or tokens.
@@ -117,6 +122,8 @@ class Task {
       const float* x = ops::causal_conv_tap(plan_.conv, index_, row, s_.taps - 1 - j);
       in.x[j] = x == nullptr ? nullptr : x + channel;
     }
+    // The slices of successive rows lie pages apart, out of reach of the hardware's prefetcher.
+    if (row + kAhead < segment_.length) prefetch(in_row(row + kAhead) + channel, width);
     in.weights = args_.conv + channel;
     in.weights_stride = s_.channels();
     F32x16 squares = math::zero16();
@@ -127,6 +134,14 @@ class Task {
       *sum = math::fma(y, y, *sum);
     });
     return math::sum(squares);
+  }
+
+  const float* in_row(int64_t row) const {
+    return args_.projected + (segment_.row + row) * s_.projected();
+  }
+
+  static void prefetch(const float* x, int64_t width) {
+    for (int64_t c = 0; c < width; c += kLanes) hwy::Prefetch(x + c);
   }
 
   static void scale_row(float* x, int64_t width, float scale) {
@@ -398,6 +413,7 @@ class Task {
       const F32x16 scale = math::set16(1.0f / std::sqrt(mean + static_cast<float>(s.norm_eps)));
       const float* z =
           args.projected + (row + t) * s.projected() + s.channels() + head * s.value_dim;
+      if (row + t + kAhead < args.batch->tokens) prefetch(z + kAhead * s.projected(), s.value_dim);
       float* y = args.y + (row + t) * s.value_width() + head * s.value_dim;
       for (int64_t c = 0; c < s.value_dim; c += 16) {
         const int64_t count = std::min<int64_t>(16, s.value_dim - c);

@@ -61,7 +61,7 @@ HWY_INLINE void with_rows(int64_t rows, F f) {
 // out[p][r][lane] = sum_k a[r][k] panel[p][k][lane]: kRows rows against kPanels panels of the
 // state, k in order. a: row stride a_stride; out: panels out_stride apart.
 template <int kRows, int kPanels>
-HWY_INLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
+HWY_NOINLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
                              const float* HWY_RESTRICT state, int64_t k_count,
                              float* HWY_RESTRICT out, int64_t out_stride) {
   F32x16 acc[kPanels][kRows];
@@ -94,7 +94,7 @@ HWY_INLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
 // kSolve: j < slot + r, subtracted, times beta, and the result becomes u[slot + r].
 // Otherwise: j <= slot + r, added.
 template <int kRows, bool kSolve>
-HWY_INLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, int64_t c_stride,
+HWY_NOINLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, int64_t c_stride,
                            int64_t slot, const float* beta, float* u, float* out) {
   F32x16 acc[kRows];
 #pragma GCC unroll 16
@@ -129,7 +129,7 @@ HWY_INLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, int6
 // next[r][lane] = decay state[r][lane] + sum_{j < F} w[j][r] u[j][lane]: kRows rows of a panel.
 // state nullptr: zeros. w: row stride w_stride.
 template <int kRows>
-HWY_INLINE void fold_tile(const float* state, float decay, const float* HWY_RESTRICT w,
+HWY_NOINLINE void fold_tile(const float* state, float decay, const float* HWY_RESTRICT w,
                           int64_t w_stride, const float* HWY_RESTRICT u, int64_t count,
                           float* next) {
   F32x16 acc[kRows];
@@ -153,7 +153,7 @@ HWY_INLINE void fold_tile(const float* state, float decay, const float* HWY_REST
 // dots[r][j] = rows[r] . keys[j] for kRows rows and kKeys keys of `width` (a multiple of 16)
 // values: 16 partial sums, then the tree of math::sum.
 template <int kRows, int kKeys>
-HWY_INLINE void dot_tile(const float* const* rows, const float* const* keys, int64_t width,
+HWY_NOINLINE void dot_tile(const float* const* rows, const float* const* keys, int64_t width,
                          float* const* dots) {
   F32x16 acc[kRows][kKeys];
 #pragma GCC unroll 4
