@@ -31,7 +31,7 @@ namespace heddle::mixers::gated_delta_net {
 namespace HWY_NAMESPACE {
 
 // Rows of projections that are fetched ahead of use.
-constexpr int64_t kAhead = 6;
+constexpr int64_t kRowsAhead = 6;
 
 // Rows [row, row + tokens) of a segment: the tokens of one fold block, at slots slot, slot + 1, ...
 // of the block, after `slot` records of earlier steps or tokens.
@@ -123,7 +123,7 @@ class Task {
       in.x[j] = x == nullptr ? nullptr : x + channel;
     }
     // The slices of successive rows lie pages apart, out of reach of the hardware's prefetcher.
-    if (row + kAhead < segment_.length) prefetch(in_row(row + kAhead) + channel, width);
+    if (row + kRowsAhead < segment_.length) prefetch(in_row(row + kRowsAhead) + channel, width);
     in.weights = args_.conv + channel;
     in.weights_stride = s_.channels();
     F32x16 squares = math::zero16();
@@ -162,7 +162,7 @@ class Task {
       scale_row(q, pad, 1.0f / std::sqrt(qq + 1e-6f) * q_scale);
       b.keys[b.slot + t] = k;
     }
-    for (int64_t j = 0; j < b.slot; ++j) b.keys[j] = open_ + j * s_.record() + s_.record_key(head_);
+    for (int64_t j = 0; j < b.slot; ++j) b.keys[j] = open_ + s_.strip_at(head_, j);
   }
 
   // kk[t][j] = k_t . k_j, qk[t][j] = q_t . k_j for slots j up to the token's own.
@@ -185,9 +185,10 @@ class Task {
     }
   }
 
-  void gates(const Block& b, int64_t head, Gates& gates) const {
+  void gates(const Block& b, int64_t r, Gates& gates) const {
+    const int64_t head = s_.value_head(head_, r);
     for (int64_t j = 0; j < b.slot; ++j)
-      gates.g[j] = open_[j * s_.record() + s_.record_gate() + head];
+      gates.g[j] = open_[s_.strip_at(head_, j) + s_.strip_gate(r)];
     const int64_t offset = s_.channels() + s_.value_width();
     for (int64_t t = 0; t < b.tokens; ++t) {
       const float* in = args_.projected + (segment_.row + b.row + t) * s_.projected() + offset;
@@ -238,7 +239,7 @@ class Task {
     if (first >= last) return;
     const int64_t head = s_.value_head(head_, r);
     Gates g;
-    gates(b, head, g);
+    gates(b, r, g);
     coefficients(b, g);
     for (int64_t t = 0; t < b.tokens; ++t)
       convolve(b.row + t, 2 * s_.key_heads * s_.key_dim + head * s_.value_dim, s_.value_dim,
@@ -251,7 +252,7 @@ class Task {
       const int64_t at = s_.summary_index(head, 0, p * kLanes);
       products(b, summary == nullptr ? nullptr : summary + at, count);
       for (int64_t i = 0; i < count; ++i, ++p) {
-        panel(b, g, head, p, tmp_.product + i * 2 * kFold * kLanes);
+        panel(b, g, r, p, tmp_.product + i * 2 * kFold * kLanes);
         if (b.completes)
           fold_panel(s_, summary == nullptr ? nullptr : summary + s_.summary_index(head, 0, p * 16),
                      last_decay, tmp_.weight, tmp_.u,
@@ -260,7 +261,7 @@ class Task {
     }
     if (!b.completes && first == 0)
       for (int64_t t = 0; t < b.tokens; ++t)
-        open_[(b.slot + t) * s_.record() + s_.record_gate() + head] = g.g[b.slot + t];
+        open_[s_.strip_at(head_, b.slot + t) + s_.strip_gate(r)] = g.g[b.slot + t];
     if (plan_.o == nullptr)
       gate_rows(args_, head, segment_.row + b.row, b.tokens, tmp_.o, s_.value_pad());
   }
@@ -291,11 +292,11 @@ class Task {
   }
 
   // Corrected values and outputs of 16 columns: u goes to tmp_.u and to the records, o to its rows.
-  void panel(const Block& b, const Gates& g, int64_t head, int64_t p, const float* product) const {
+  void panel(const Block& b, const Gates& g, int64_t rank, int64_t p, const float* product) const {
     const int64_t lane = p * kLanes;
-    float* records = open_ + s_.record_value(head) + lane;
+    float* records = open_ + s_.strip_at(head_, 0) + s_.strip_value(rank) + lane;
     for (int64_t j = 0; j < b.slot; ++j)
-      math::store16(math::load16(records + j * s_.record()), tmp_.u + j * kLanes);
+      math::store16(math::load16(records + j * s_.strip()), tmp_.u + j * kLanes);
     HWY_ALIGN float out[kFold * kLanes];
     if (b.tree) {
       solve_tree(b, g, lane, product, out);
@@ -307,13 +308,14 @@ class Task {
     int64_t o_stride = s_.value_pad();
     if (plan_.o != nullptr) {
       o_stride *= s_.value_heads;
-      o = plan_.o + (segment_.row + b.row) * o_stride + head * s_.value_pad() + lane;
+      o = plan_.o + (segment_.row + b.row) * o_stride +
+          s_.value_head(head_, rank) * s_.value_pad() + lane;
     }
     for (int64_t t = 0; t < b.tokens; ++t) {
       math::store16(math::load16(out + t * kLanes), o + t * o_stride);
       if (!b.completes)
         math::store16(math::load16(tmp_.u + (b.slot + t) * kLanes),
-                      records + (b.slot + t) * s_.record());
+                      records + (b.slot + t) * s_.strip());
     }
   }
 
@@ -360,11 +362,9 @@ class Task {
 
   void store_keys(const Block& b) const {
     for (int64_t t = 0; t < b.tokens; ++t) {
-      float* record = open_ + (b.slot + t) * s_.record();
-      std::memcpy(record + s_.record_key(head_), b.keys[b.slot + t],
-                  static_cast<size_t>(s_.key_pad()) * sizeof(float));
-      if (head_ == 0)
-        std::fill(record + s_.record_gate() + s_.value_heads, record + s_.record(), 0.0f);
+      float* strip = open_ + s_.strip_at(head_, b.slot + t);
+      std::memcpy(strip, b.keys[b.slot + t], static_cast<size_t>(s_.key_pad()) * sizeof(float));
+      std::fill(strip + s_.strip_gate(s_.repeat()), strip + s_.strip(), 0.0f);
     }
   }
 
@@ -413,7 +413,8 @@ class Task {
       const F32x16 scale = math::set16(1.0f / std::sqrt(mean + static_cast<float>(s.norm_eps)));
       const float* z =
           args.projected + (row + t) * s.projected() + s.channels() + head * s.value_dim;
-      if (row + t + kAhead < args.batch->tokens) prefetch(z + kAhead * s.projected(), s.value_dim);
+      if (row + t + kRowsAhead < args.batch->tokens)
+        prefetch(z + kRowsAhead * s.projected(), s.value_dim);
       float* y = args.y + (row + t) * s.value_width() + head * s.value_dim;
       for (int64_t c = 0; c < s.value_dim; c += 16) {
         const int64_t count = std::min<int64_t>(16, s.value_dim - c);
@@ -466,14 +467,13 @@ static void fold_heads(const Sizes& s, const state::PartView& part, int64_t begi
     double cumulative[kFold];
     double sum = 0;
     for (int64_t j = 0; j < kFold; ++j) {
-      const float* record = open + j * s.record();
-      keys[j] = record + s.record_key(s.key_head(head));
-      cumulative[j] = sum += static_cast<double>(record[s.record_gate() + head]);
+      keys[j] = open + s.strip_at(s.key_head(head), j);
+      cumulative[j] = sum += static_cast<double>(keys[j][s.strip_gate(s.rank(head))]);
     }
     const float decay = Task::fold_weights(s, keys, cumulative, tmp.weight);
     for (int64_t v = 0; v < s.value_pad(); v += kLanes) {
       for (int64_t j = 0; j < kFold; ++j)
-        std::memcpy(tmp.u + j * kLanes, open + j * s.record() + s.record_value(head) + v,
+        std::memcpy(tmp.u + j * kLanes, keys[j] + s.strip_value(s.rank(head)) + v,
                     kLanes * sizeof(float));
       const int64_t at = s.summary_index(head, 0, v);
       Task::fold_panel(s, part.summary == nullptr ? nullptr : part.summary + at, decay, tmp.weight,

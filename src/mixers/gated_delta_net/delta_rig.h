@@ -66,7 +66,8 @@ class DeltaRig {
     state::StatePart delta;
     delta.name = "delta";
     delta.growth = state::Growth::folded;
-    delta.strip = s.record();
+    delta.strips = s.key_heads;
+    delta.strip = s.strip();
     delta.page_records = kFold;
     delta.summary_elements = s.summary();
     layout.entries = {{0, ops::causal_conv_part("conv", s.channels(), s.taps)}, {0, delta}};

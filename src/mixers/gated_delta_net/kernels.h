@@ -40,20 +40,29 @@ struct Sizes {
     return tiled ? value_head % key_heads : value_head / repeat();
   }
 
+  // The inverse: which of its key head's value heads.
+  int64_t rank(int64_t value_head) const {
+    return tiled ? value_head / key_heads : value_head % repeat();
+  }
+
   // A row of the projections: [q HK K | k HK K | v HV V | z HV V | b HV | a HV].
   int64_t channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
   int64_t value_width() const { return value_heads * value_dim; }
   int64_t projected() const { return channels() + value_width() + 2 * value_heads; }
 
-  // A record of the folded part: [k HK Kp | u HV Vp | g HV, padded], p = pad_lanes.
+  // A record of the folded part is one strip per key head: [k Kp | u R Vp | g R, padded], p =
+  // pad_lanes. So the records of a head since the boundary are one contiguous stream of its page.
   int64_t key_pad() const { return pad_lanes(key_dim); }
   int64_t value_pad() const { return pad_lanes(value_dim); }
-  int64_t record_key(int64_t key_head) const { return key_head * key_pad(); }
-  int64_t record_value(int64_t value_head) const {
-    return key_heads * key_pad() + value_head * value_pad();
+  int64_t strip() const { return key_pad() + repeat() * value_pad() + pad_lanes(repeat()); }
+  int64_t record() const { return key_heads * strip(); }
+  // In an open page: the strip of a key head at a slot (k stands first), and what its r-th value
+  // head keeps there.
+  int64_t strip_at(int64_t key_head, int64_t slot) const {
+    return (key_head * kFold + slot) * strip();
   }
-  int64_t record_gate() const { return key_heads * key_pad() + value_heads * value_pad(); }
-  int64_t record() const { return record_gate() + pad_lanes(value_heads); }
+  int64_t strip_value(int64_t r) const { return key_pad() + r * value_pad(); }
+  int64_t strip_gate(int64_t r) const { return key_pad() + repeat() * value_pad() + r; }
 
   // A summary: [HV][Vp / 16][K][16], so that 16 columns of a state are one contiguous stream.
   int64_t summary_head() const { return key_dim * value_pad(); }

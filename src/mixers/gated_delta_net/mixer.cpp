@@ -90,7 +90,8 @@ class Design : public MixerDesign {
     state::StatePart delta;
     delta.name = "delta";
     delta.growth = state::Growth::folded;
-    delta.strip = s_.record();
+    delta.strips = s_.key_heads;
+    delta.strip = s_.strip();
     delta.page_records = kFold;
     delta.summary_elements = s_.summary();
     return {ops::causal_conv_part("conv", s_.channels(), s_.taps), delta};

@@ -32,10 +32,10 @@ void store_summary(const Sizes& s, const Doubles& state, int64_t head, float* su
 }
 
 // S <- e^g S + k u^T with what a record stores.
-void replay(const Sizes& s, const float* record, int64_t head, Doubles& state) {
-  const float* key = record + s.record_key(s.key_head(head));
-  const float* value = record + s.record_value(head);
-  const double decay = std::exp(static_cast<double>(record[s.record_gate() + head]));
+void replay(const Sizes& s, const float* open, int64_t slot, int64_t head, Doubles& state) {
+  const float* key = open + s.strip_at(s.key_head(head), slot);
+  const float* value = key + s.strip_value(s.rank(head));
+  const double decay = std::exp(static_cast<double>(key[s.strip_gate(s.rank(head))]));
   for (int64_t k = 0; k < s.key_dim; ++k)
     for (int64_t v = 0; v < s.value_dim; ++v) {
       double& x = state[static_cast<size_t>(k * s.value_dim + v)];
@@ -68,15 +68,13 @@ class Walk {
   }
 
  private:
-  float* record(int64_t slot) { return open_ + (slot - block_) * s_.record(); }
-
   // The running states at the segment's first row.
   void restore() {
     states_.clear();
     for (int64_t head = 0; head < s_.value_heads; ++head) {
       states_.push_back(load_summary(s_, summary_, head));
       for (int64_t slot = block_; slot < segment_.start; ++slot)
-        replay(s_, record(slot), head, states_.back());
+        replay(s_, open_, slot - block_, head, states_.back());
     }
   }
 
@@ -87,36 +85,36 @@ class Walk {
     for (; j >= 0 && segment_.start + j >= block_; j = segment_.parent(j)) path.push_back(j);
     Doubles state = load_summary(s_, summary_, head);
     for (int64_t slot = block_; slot < segment_.start; ++slot)
-      replay(s_, record(slot), head, state);
+      replay(s_, open_, slot - block_, head, state);
     for (auto it = path.rbegin(); it != path.rend(); ++it)
-      replay(s_, record(segment_.start + *it), head, state);
+      replay(s_, open_, segment_.start + *it - block_, head, state);
     return state;
   }
 
-  void write_key(int64_t i, float* rec) {
+  // k of every head, and zeros where values and gates are padded.
+  void write_keys(int64_t i, int64_t slot) {
     for (int64_t h = 0; h < s_.key_heads; ++h) {
-      const Doubles k = head_input(i, s_.key_heads * s_.key_dim + h * s_.key_dim, s_.key_dim);
+      const Doubles k = head_input(i, (s_.key_heads + h) * s_.key_dim, s_.key_dim);
       const double scale = l2_scale(k);
-      for (int64_t c = 0; c < s_.key_pad(); ++c)
-        rec[s_.record_key(h) + c] =
-            c < s_.key_dim ? static_cast<float>(k[static_cast<size_t>(c)] * scale) : 0.0f;
+      float* strip = open_ + s_.strip_at(h, slot);
+      std::fill(strip, strip + s_.strip(), 0.0f);
+      for (int64_t c = 0; c < s_.key_dim; ++c)
+        strip[c] = static_cast<float>(k[static_cast<size_t>(c)] * scale);
     }
-    std::fill(rec + s_.record_gate(), rec + s_.record(), 0.0f);
   }
 
   void row(int64_t i) {
     const int64_t slot = segment_.start + i;
     HEDDLE_CHECK(slot - block_ < kFold, "drafts cross a fold boundary: slot {}", slot);
-    float* rec = record(slot);
-    write_key(i, rec);
+    write_keys(i, slot - block_);
     const bool tree = segment_.is_tree() && i >= segment_.committed();
     for (int64_t head = 0; head < s_.value_heads; ++head) {
       if (tree) {
-        token(i, head, state_before(i, head), rec);
+        token(i, head, state_before(i, head));
       } else {
         Doubles& state = states_[static_cast<size_t>(head)];
-        token(i, head, state, rec);
-        replay(s_, rec, head, state);
+        token(i, head, state);
+        replay(s_, open_, slot - block_, head, state);
       }
     }
     if (i < segment_.committed() && slot + 1 - block_ == kFold) {
@@ -131,7 +129,7 @@ class Walk {
   }
 
   // S: before the row. Writes u and g of the record and the row of y.
-  void token(int64_t i, int64_t head, const Doubles& state, float* rec) {
+  void token(int64_t i, int64_t head, const Doubles& state) {
     const int64_t kd = s_.key_dim, vd = s_.value_dim, h = s_.key_head(head);
     const float* in = args_.projected + (segment_.row + i) * s_.projected();
     const double b = in[s_.channels() + s_.value_width() + head];
@@ -139,14 +137,15 @@ class Walk {
     const double beta = sigmoid(b);
     const float g = static_cast<float>(args_.decay[head] *
                                        softplus(a + static_cast<double>(args_.dt_bias[head])));
-    rec[s_.record_gate() + head] = g;
+    float* strip = open_ + s_.strip_at(h, segment_.start + i - block_);
+    strip[s_.strip_gate(s_.rank(head))] = g;
     const double decay = std::exp(static_cast<double>(g));
     const Doubles v = head_input(i, 2 * s_.key_heads * kd + head * vd, vd);
     Doubles q = head_input(i, h * kd, kd);
     const double q_scale = l2_scale(q) / std::sqrt(static_cast<double>(kd));
     for (double& x : q) x *= q_scale;
-    const float* key = rec + s_.record_key(h);
-    float* u = rec + s_.record_value(head);
+    const float* key = strip;
+    float* u = strip + s_.strip_value(s_.rank(head));
     Doubles out(static_cast<size_t>(vd));
     for (int64_t c = 0; c < vd; ++c) {
       double read = 0;
@@ -160,7 +159,6 @@ class Walk {
       u[c] = static_cast<float>(d);
       out[static_cast<size_t>(c)] = o;
     }
-    std::fill(u + vd, u + s_.value_pad(), 0.0f);
     gate(out, in + s_.channels() + head * vd,
          args_.y + (segment_.row + i) * s_.value_width() + head * vd);
   }
@@ -213,7 +211,7 @@ void fold(backend::Context&, const Sizes& sizes, const state::PartView& part) {
   const auto* open = reinterpret_cast<const float*>(part.open);
   for (int64_t head = 0; head < sizes.value_heads; ++head) {
     Doubles state = load_summary(sizes, part.summary, head);
-    for (int64_t j = 0; j < kFold; ++j) replay(sizes, open + j * sizes.record(), head, state);
+    for (int64_t j = 0; j < kFold; ++j) replay(sizes, open, j, head, state);
     store_summary(sizes, state, head, part.next_summary);
   }
 }

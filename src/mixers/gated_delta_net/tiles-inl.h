@@ -1,6 +1,8 @@
 // Register tiles of the delta rule, compiled per target (see ops/simd.h). Rows are tokens, lanes
 // are 16 columns of the state. An output is one chain of fused steps in a fixed order, so the shape
 // of the tile that computes it does not show in its bits.
+#include <hwy/cache_control.h>
+
 #include <cstdint>
 
 #include "ops/math-inl.h"
@@ -22,6 +24,9 @@ using math::F32x16;
 // Rows of a full tile: 12 registers of sums leave room for operands (AVX2: two registers per row;
 // AVX-512: one, of 32).
 constexpr int kTile = math::kParts == 1 ? 12 : 6;
+
+// Cache lines of the state fetched ahead of use in decode.
+constexpr int64_t kAhead = 24;
 
 // Calls f.operator()<n>() with n = rows, 1 <= rows <= kTile.
 template <class F>
@@ -62,8 +67,8 @@ HWY_INLINE void with_rows(int64_t rows, F f) {
 // state, k in order. a: row stride a_stride; out: panels out_stride apart.
 template <int kRows, int kPanels>
 HWY_NOINLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
-                             const float* HWY_RESTRICT state, int64_t k_count,
-                             float* HWY_RESTRICT out, int64_t out_stride) {
+                               const float* HWY_RESTRICT state, int64_t k_count,
+                               float* HWY_RESTRICT out, int64_t out_stride) {
   F32x16 acc[kPanels][kRows];
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p)
@@ -71,6 +76,10 @@ HWY_NOINLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
     for (int r = 0; r < kRows; ++r) acc[p][r] = math::zero16();
   for (int64_t k = 0; k < k_count; ++k) {
     F32x16 s[kPanels];
+    if constexpr (kPanels > 1) {  // one token: bound by memory, and by how early it is asked
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) hwy::Prefetch(state + (p * k_count + k + kAhead) * 16);
+    }
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) s[p] = math::load16(state + (p * k_count + k) * 16);
 #pragma GCC unroll 16
@@ -95,7 +104,7 @@ HWY_NOINLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
 // Otherwise: j <= slot + r, added.
 template <int kRows, bool kSolve>
 HWY_NOINLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, int64_t c_stride,
-                           int64_t slot, const float* beta, float* u, float* out) {
+                             int64_t slot, const float* beta, float* u, float* out) {
   F32x16 acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = init[r];
@@ -130,8 +139,8 @@ HWY_NOINLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, in
 // state nullptr: zeros. w: row stride w_stride.
 template <int kRows>
 HWY_NOINLINE void fold_tile(const float* state, float decay, const float* HWY_RESTRICT w,
-                          int64_t w_stride, const float* HWY_RESTRICT u, int64_t count,
-                          float* next) {
+                            int64_t w_stride, const float* HWY_RESTRICT u, int64_t count,
+                            float* next) {
   F32x16 acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
@@ -154,7 +163,7 @@ HWY_NOINLINE void fold_tile(const float* state, float decay, const float* HWY_RE
 // values: 16 partial sums, then the tree of math::sum.
 template <int kRows, int kKeys>
 HWY_NOINLINE void dot_tile(const float* const* rows, const float* const* keys, int64_t width,
-                         float* const* dots) {
+                           float* const* dots) {
   F32x16 acc[kRows][kKeys];
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r)
