@@ -58,14 +58,18 @@ HWY_INLINE void store_tile(const TileWork& tw, const F32x16* acc) {
   const int64_t index = (tw.tile - tw.work->weights->data.get() - s.offset) / s.tile_bytes;
   const int64_t rows = std::min(kTileRows, s.rows - index * kTileRows);
   float* y = args.y + tw.token * args.y_stride + s.first_row + index * kTileRows;
-  for (int t = 0; t < NT; ++t, y += args.y_stride) {
-    if (t >= tw.tokens) break;
-    if (rows == kTileRows) {
-      store16(args.accumulate ? add(load16(y), acc[t]) : acc[t], y);
-    } else {
-      store16_partial(args.accumulate ? add(load16_partial(y, rows), acc[t]) : acc[t], y, rows);
+  // Constant indices: an array indexed at run time would make the kernel keep it in memory.
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+    if (t < tw.tokens) {
+      const F32x16 value = acc[t];
+      if (rows == kTileRows) {
+        store16(args.accumulate ? add(load16(y), value) : value, y);
+      } else {
+        store16_partial(args.accumulate ? add(load16_partial(y, rows), value) : value, y, rows);
+      }
+      y += args.y_stride;
     }
-  }
+  });
 }
 
 HWY_INLINE F32x16 load_weights(const float* p) { return load16(p); }

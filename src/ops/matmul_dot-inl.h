@@ -157,6 +157,12 @@ HWY_INLINE __m256i broadcast(const void* p) {
   return _mm256_set1_epi32(word);
 }
 
+// Stops the compiler from regrouping a chain of additions, which costs it registers.
+HWY_INLINE __m256i pin(__m256i v) {
+  asm("" : "+x"(v));
+  return v;
+}
+
 // Rows 8 half .. 8 half + 7 of group g: 32 unsigned codes (signed for 8 bits).
 template <int kBits>
 HWY_INLINE __m256i load_codes(const uint8_t* p, int g, int half) {
@@ -202,8 +208,8 @@ HWY_INLINE void sum_groups(const uint8_t* p, const ActivationView<NT>& a, __m256
         const __m256i four = broadcast(a.four(t, g));
         const __m256i m0 = _mm256_maddubs_epi16(w0, four);
         const __m256i m1 = _mm256_maddubs_epi16(w1, four);
-        sums[t][0] = first ? m0 : _mm256_add_epi16(sums[t][0], m0);
-        sums[t][1] = first ? m1 : _mm256_add_epi16(sums[t][1], m1);
+        sums[t][0] = pin(first ? m0 : _mm256_add_epi16(sums[t][0], m0));
+        sums[t][1] = pin(first ? m1 : _mm256_add_epi16(sums[t][1], m1));
       });
     });
   });
@@ -226,7 +232,7 @@ HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView<NT>& a,
         // |w| (a sign w): pairs are at most 2 * 128 * 127 = 32512.
         const __m256i pairs = _mm256_maddubs_epi16(magnitude[h], _mm256_sign_epi8(four, w[h]));
         const __m256i words = _mm256_madd_epi16(pairs, ones);
-        sums[t][h] = g == 0 ? words : _mm256_add_epi32(sums[t][h], words);
+        sums[t][h] = pin(g == 0 ? words : _mm256_add_epi32(sums[t][h], words));
       });
     });
   });
@@ -258,8 +264,8 @@ HWY_INLINE void block_dots_nibbles(const uint8_t* p, const ActivationView<NT>& a
       const __m256i w1 = _mm256_and_si256(upper ? _mm256_srli_epi16(raw1, 4) : raw1, fifteen);
       unroll<NT>([&](auto t) HEDDLE_LAMBDA {
         const __m256i four = broadcast(a.four(t, j + 4 * upper));
-        sums[t][0] = _mm256_add_epi16(sums[t][0], _mm256_maddubs_epi16(w0, four));
-        sums[t][1] = _mm256_add_epi16(sums[t][1], _mm256_maddubs_epi16(w1, four));
+        sums[t][0] = pin(_mm256_add_epi16(sums[t][0], _mm256_maddubs_epi16(w0, four)));
+        sums[t][1] = pin(_mm256_add_epi16(sums[t][1], _mm256_maddubs_epi16(w1, four)));
       });
     });
   }
