@@ -171,7 +171,8 @@ void Interpreter::define_macro(const Statement& statement, const ScopePtr& scope
   macro->scope = scope;
   captured_.push_back(scope);
   budget_.use_bytes(128);
-  scope->names[macro->definition->name] = Value(std::shared_ptr<Object>(std::move(macro)));
+  const std::string& name = macro->definition->name;
+  scope->names[name] = Value(std::shared_ptr<Object>(std::move(macro)));
 }
 
 void Interpreter::run_call_block(const Statement& statement, const ScopePtr& scope) {
@@ -305,7 +306,7 @@ Value Interpreter::call_macro(const MacroObject& macro, const Arguments& argumen
   const auto take = [&](const std::string& name) -> std::optional<Value> {
     for (size_t i = 0; i < named.size(); ++i) {
       if (named[i].first != name) continue;
-      Value value = std::move(named[i].second);
+      std::optional<Value> value(std::move(named[i].second));
       named.erase(named.begin() + static_cast<std::ptrdiff_t>(i));
       return value;
     }
