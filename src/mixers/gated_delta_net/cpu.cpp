@@ -251,6 +251,11 @@ class Task {
       const int64_t count = std::min(group, last - p);
       const int64_t at = s_.summary_index(head, 0, p * kLanes);
       products(b, summary == nullptr ? nullptr : summary + at, count);
+      if (b.tokens == 1 && !b.completes) {
+        token(b, g, r, p, count);
+        p += count;
+        continue;
+      }
       for (int64_t i = 0; i < count; ++i, ++p) {
         panel(b, g, r, p, tmp_.product + i * 2 * kFold * kLanes);
         if (b.completes)
@@ -291,6 +296,37 @@ class Task {
       }
   }
 
+  // Where o of the block's first token goes, and how far apart tokens are.
+  float* output(const Block& b, int64_t rank) const {
+    if (plan_.o == nullptr) return tmp_.o;
+    return plan_.o + (segment_.row + b.row) * output_stride() +
+           s_.value_head(head_, rank) * s_.value_pad();
+  }
+  int64_t output_stride() const {
+    return plan_.o == nullptr ? s_.value_pad() : s_.value_heads * s_.value_pad();
+  }
+
+  // `count` panels of a block of one token that does not fold.
+  void token(const Block& b, const Gates& g, int64_t rank, int64_t p, int64_t count) const {
+    const int64_t lane = p * kLanes, stride = 2 * kFold * kLanes;
+    float* u = open_ + s_.strip_at(head_, 0) + s_.strip_value(rank) + lane;
+    float* o = output(b, rank) + lane;
+    const auto tile = [&]<int kPanels>() HWY_ATTR {
+      token_tile<kPanels>(tmp_.product, stride, g.decay[0], tmp_.v + lane, tmp_.solve, tmp_.read,
+                          b.slot, g.beta[0], u, s_.strip(), o);
+    };
+    switch (count) {
+      case 1:
+        return tile.template operator()<1>();
+      case 2:
+        return tile.template operator()<2>();
+      case 3:
+        return tile.template operator()<3>();
+      default:
+        return tile.template operator()<4>();
+    }
+  }
+
   // Corrected values and outputs of 16 columns: u goes to tmp_.u and to the records, o to its rows.
   void panel(const Block& b, const Gates& g, int64_t rank, int64_t p, const float* product) const {
     const int64_t lane = p * kLanes;
@@ -304,13 +340,8 @@ class Task {
       for (int64_t t = 0; t < b.tokens; t += kTile)
         solve_chain(b, g, lane, product, t, std::min<int64_t>(kTile, b.tokens - t), out);
     }
-    float* o = tmp_.o + lane;
-    int64_t o_stride = s_.value_pad();
-    if (plan_.o != nullptr) {
-      o_stride *= s_.value_heads;
-      o = plan_.o + (segment_.row + b.row) * o_stride +
-          s_.value_head(head_, rank) * s_.value_pad() + lane;
-    }
+    float* o = output(b, rank) + lane;
+    const int64_t o_stride = output_stride();
     for (int64_t t = 0; t < b.tokens; ++t) {
       math::store16(math::load16(out + t * kLanes), o + t * o_stride);
       if (!b.completes)

@@ -135,6 +135,40 @@ HWY_NOINLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, in
   }
 }
 
+// One token at slot `slot`, kPanels panels side by side, straight from and to the records: u, row
+// stride u_stride, holds the panels next to each other. product: [K; Q] S of the panels, out_stride
+// apart, the q row 16 values after the k row. The chains are those of chain_tile.
+template <int kPanels>
+HWY_NOINLINE void token_tile(const float* HWY_RESTRICT product, int64_t product_stride, float decay,
+                             const float* HWY_RESTRICT v, const float* HWY_RESTRICT solve,
+                             const float* HWY_RESTRICT read, int64_t slot, float beta, float* u,
+                             int64_t u_stride, float* HWY_RESTRICT out) {
+  F32x16 value[kPanels], sum[kPanels];
+  const F32x16 scale = math::set16(decay);
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) {
+    const float* at = product + p * product_stride;
+    value[p] = math::nfma(scale, math::load16(at), math::load16(v + p * 16));
+    sum[p] = math::mul(scale, math::load16(at + 16));
+  }
+  for (int64_t j = 0; j < slot; ++j) {
+    const F32x16 c = math::set16(solve[j]), d = math::set16(read[j]);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      const F32x16 x = math::load16(u + j * u_stride + p * 16);
+      value[p] = math::nfma(c, x, value[p]);
+      sum[p] = math::fma(d, x, sum[p]);
+    }
+  }
+  const F32x16 own = math::set16(read[slot]), strength = math::set16(beta);
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) {
+    value[p] = math::mul(strength, value[p]);
+    math::store16(value[p], u + slot * u_stride + p * 16);
+    math::store16(math::fma(own, value[p], sum[p]), out + p * 16);
+  }
+}
+
 // next[r][lane] = decay state[r][lane] + sum_{j < F} w[j][r] u[j][lane]: kRows rows of a panel.
 // state nullptr: zeros. w: row stride w_stride.
 template <int kRows>
