@@ -178,7 +178,7 @@ class RankedBpe final : public Bpe {
         ignore_merges_(v.ignore_merges),
         drop_first_(v.drop_unknown_first),
         fuse_unknown_(v.fuse_unknown),
-        unknown_(v.unknown.value_or(-1)),
+        unknown_(v.drop_unknown_bytes ? -1 : v.unknown.value_or(-1)),
         pairs_(v.merges.size()) {}
 
   // The text that merging works on: bytes for byte-level vocabularies. False: no word can ever be
