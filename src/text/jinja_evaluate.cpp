@@ -279,7 +279,7 @@ Value Interpreter::object_attribute(const Value& object, const std::string& name
     if (name == "arguments") {
       std::vector<Value> names;
       for (const auto& parameter : macro->definition->parameters) names.emplace_back(parameter);
-      return list(std::move(names));
+      return make_sequence(SequenceKind::tuple, std::move(names), budget_);
     }
   }
   return no_attribute(object, name);

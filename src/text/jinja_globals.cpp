@@ -45,7 +45,7 @@ std::vector<std::pair<Value, Value>> entries_of(Interpreter& in, const Arguments
     if (source.is_map()) {
       entries = source.as_map().entries;
     } else {
-      for (const Value& pair : in.iterate(source)->items) {
+      for (const auto pairs = in.iterate(source); const Value& pair : pairs->items) {
         const auto items = in.iterate(pair);
         if (items->items.size() != 2) raise("dictionary update sequence element has no length 2");
         entries.emplace_back(items->items[0], items->items[1]);

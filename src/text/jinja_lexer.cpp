@@ -163,12 +163,13 @@ class Lexer {
       advance_to(end);
       return;
     }
-    fail_at(line_, "Missing end of raw directive");
+    if (at_ < source_.size()) fail_at(line_, "Missing end of raw directive");
   }
 
   void read_comment() {
     const int begin = line_;
     size_t close = source_.find("#}", at_);
+    if (close == std::string::npos && at_ == source_.size()) return;  // as Jinja does
     if (close == std::string::npos) fail_at(begin, "Missing end of comment tag");
     if (close > at_ && (source_[close - 1] == '-' || source_[close - 1] == '+')) --close;
     advance_to(tag_end(close, "#}"));

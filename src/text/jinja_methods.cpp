@@ -62,7 +62,7 @@ Value split(Interpreter& in, const Value& self, const Arguments& arguments, bool
     text = strip(text, !from_right, from_right);
     while (!text.empty()) {
       if (left-- == 0) {
-        add(strip(text, from_right, !from_right));
+        add(text);
         break;
       }
       size_t begin = 0, end = 0;  // of the whitespace that ends the next word

@@ -62,7 +62,6 @@ Value last(Interpreter& in, const Value& input, const Arguments& arguments) {
   if (input.is_sequence() && input.as_sequence().kind == SequenceKind::iterator) {
     raise("'generator' object is not reversible");
   }
-  if (input.is_undefined()) raise("'Undefined' object is not reversible");
   const auto items = in.iterate(input);
   return items->items.empty() ? Value::undefined("No last item, sequence was empty.")
                               : items->items.back();
@@ -102,7 +101,7 @@ Value join(Interpreter& in, const Value& input, const Arguments& arguments) {
   const Getter getter = attribute_getter(in, by_attribute ? *given[1] : Value());
   std::string out;
   bool is_first = true;
-  for (const Value& item : in.iterate(input)->items) {
+  for (const auto source = in.iterate(input); const Value& item : source->items) {
     if (!is_first) out += separator;
     is_first = false;
     out += in.text_of(by_attribute ? getter(item) : item);
@@ -177,7 +176,7 @@ Value unique(Interpreter& in, const Value& input, const Arguments& arguments) {
   const Getter getter = attribute_getter(in, given[1] ? *given[1] : Value());
   std::unordered_set<std::string> seen;
   std::vector<Value> out;
-  for (const Value& item : in.iterate(input)->items) {
+  for (const auto source = in.iterate(input); const Value& item : source->items) {
     Value key = getter(item);
     if (!flag(given[0])) key = lowered(in, key);
     std::string hash = hash_key(key);
@@ -223,7 +222,7 @@ Value sum(Interpreter& in, const Value& input, const Arguments& arguments) {
   const Getter getter = attribute_getter(in, by_attribute ? *given[0] : Value());
   Value total = given[1] ? *given[1] : Value(0);
   if (total.is_string()) raise("sum() can't sum strings [use ''.join(seq) instead]");
-  for (const Value& item : in.iterate(input)->items) {
+  for (const auto source = in.iterate(input); const Value& item : source->items) {
     total = binary(in, "+", total, by_attribute ? getter(item) : item);
   }
   return total;
@@ -248,7 +247,7 @@ Value batch(Interpreter& in, const Value& input, const Arguments& arguments) {
   const auto given = match(arguments, "batch", {"linecount", "fill_with"}, 1);
   const int64_t size = to_integer(*given[0], "linecount");
   std::vector<Value> rows, row;
-  for (const Value& item : in.iterate(input)->items) {
+  for (const auto source = in.iterate(input); const Value& item : source->items) {
     if (static_cast<int64_t>(row.size()) == size) {
       rows.push_back(in.list(std::move(row)));
       row.clear();
@@ -325,13 +324,14 @@ Value map(Interpreter& in, const Value& input, const Arguments& arguments) {
     }
     if (!attribute) raise("map requires a filter argument");
     const Getter getter = attribute_getter(in, *attribute, missing ? *missing : Value());
-    for (const Value& item : in.iterate(input)->items) out.push_back(getter(item));
+    for (const auto source = in.iterate(input); const Value& item : source->items)
+      out.push_back(getter(item));
     return iterator(in, std::move(out));
   }
   const std::string name = in.text_of(arguments.positional[0]);
   const Arguments rest{{arguments.positional.begin() + 1, arguments.positional.end()},
                        arguments.named};
-  for (const Value& item : in.iterate(input)->items)
+  for (const auto source = in.iterate(input); const Value& item : source->items)
     out.push_back(in.call_filter(name, item, rest));
   return iterator(in, std::move(out));
 }
@@ -351,7 +351,7 @@ Value pick(Interpreter& in, const Value& input, const Arguments& arguments, bool
     rest.named = arguments.named;
   }
   std::vector<Value> out;
-  for (const Value& item : in.iterate(input)->items) {
+  for (const auto source = in.iterate(input); const Value& item : source->items) {
     const Value value = getter(item);
     const bool holds = has_test ? in.call_test(test, value, rest) : truthy(value);
     if (holds == keep) out.push_back(item);
