@@ -32,6 +32,16 @@ function(heddle_test target label sources)
   target_compile_definitions(
     ${target} PRIVATE HEDDLE_SOURCE_DIR="${CMAKE_SOURCE_DIR}" HEDDLE_BINARY_DIR="${CMAKE_BINARY_DIR}"
                       HEDDLE_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/test/golden/data" HEDDLE_MODELS_DIR="${HEDDLE_MODELS_DIR}")
+  if(HEDDLE_PCH)
+    if(NOT TARGET heddle_test_headers)
+      file(WRITE ${CMAKE_BINARY_DIR}/generated/test_headers.cpp "")
+      add_library(heddle_test_headers OBJECT ${CMAKE_BINARY_DIR}/generated/test_headers.cpp)
+      target_link_libraries(heddle_test_headers PRIVATE heddle_base GTest::gtest GTest::gmock)
+      target_precompile_headers(heddle_test_headers PRIVATE <gtest/gtest.h> <fmt/format.h> <tl/expected.hpp> <algorithm> <functional>
+                                <map> <span> <string> <vector>)
+    endif()
+    target_precompile_headers(${target} REUSE_FROM heddle_test_headers)
+  endif()
   add_dependencies(${label}_tests ${target})
   # A slow test uses every core itself, so nothing runs beside it.
   if(label STREQUAL "slow")
