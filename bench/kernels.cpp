@@ -37,13 +37,14 @@ struct Options {
   std::string only;       // a format
 };
 
+double seconds_now(const ThreadPool& pool) {
+  if (pool.threads() == 1) return cpu_seconds();
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
 template <class F>
 double best_seconds(const ThreadPool& pool, double budget, F work) {
-  const auto now = [&] {
-    return pool.threads() == 1
-               ? cpu_seconds()
-               : std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-  };
+  const auto now = [&] { return seconds_now(pool); };
   work();
   double best = 1e9;
   const double start = now();
@@ -103,9 +104,9 @@ struct Shape {
 void run_shape(backend::Context& ctx, const Options& options, DType dtype, const Shape& shape) {
   const auto data = random_weights(dtype, shape.rows, shape.cols);
   const ops::MatrixSource source{data.data(), dtype, shape.rows, shape.cols, {}};
-  const auto start = Clock::now();
+  const double start = seconds_now(ctx.pool);
   auto packed = ops::pack(ctx.pool, std::vector{source}, {});
-  const double pack_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const double pack_seconds = seconds_now(ctx.pool) - start;
   if (!packed) {
     std::fprintf(stderr, "%s\n", packed.error().message.c_str());
     std::exit(1);

@@ -59,17 +59,18 @@ HWY_INLINE void store_tile(const TileWork& tw, const F32x16* acc) {
   const int64_t rows = std::min(kTileRows, s.rows - index * kTileRows);
   float* y = args.y + tw.token * args.y_stride + s.first_row + index * kTileRows;
   // Constant indices: an array indexed at run time would make the kernel keep it in memory.
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    if (t < tw.tokens) {
+  if (rows == kTileRows && tw.tokens == NT) {
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      float* to = y + t * args.y_stride;
       const F32x16 value = acc[t];
-      if (rows == kTileRows) {
-        store16(args.accumulate ? add(load16(y), value) : value, y);
-      } else {
-        store16_partial(args.accumulate ? add(load16_partial(y, rows), value) : value, y, rows);
-      }
-      y += args.y_stride;
-    }
-  });
+      store16(args.accumulate ? add(load16(to), value) : value, to);
+    });
+    return;
+  }
+  HWY_ALIGN float values[NT][kTileRows];
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA { store16(acc[t], values[t]); });
+  for (int64_t t = 0; t < tw.tokens; ++t, y += args.y_stride)
+    for (int64_t r = 0; r < rows; ++r) y[r] = args.accumulate ? y[r] + values[t][r] : values[t][r];
 }
 
 HWY_INLINE F32x16 load_weights(const float* p) { return load16(p); }

@@ -105,20 +105,22 @@ HWY_INLINE __m512i load_codes(const uint8_t* p, int g) {
   }
 }
 
+// Group by group, so that neighbouring instructions belong to different chains.
 template <int kBits, int kZero, int NT>
 HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   constexpr int kOffset = kBits == 8 ? 128 : kZero;  // signed bytes become unsigned by + 128
-  __m512i w[8];
-  unroll<8>([&](auto g) HEDDLE_LAMBDA {
-    w[g] = load_codes<kBits>(p, g);
-    if constexpr (kBits == 8) w[g] = _mm512_xor_si512(w[g], _mm512_set1_epi8(-128));
-  });
+  __m512i sums[NT];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    __m512i sum = kOffset ? broadcast(a.plane(minus(kOffset), t)) : _mm512_setzero_si512();
-    unroll<8>([&](auto g)
-                  HEDDLE_LAMBDA { sum = _mm512_dpbusd_epi32(sum, w[g], broadcast(a.four(t, g))); });
-    dots[t].v[0].raw = _mm512_cvtepi32_ps(sum);
+    sums[t] = kOffset ? broadcast(a.plane(minus(kOffset), t)) : _mm512_setzero_si512();
   });
+  unroll<8>([&](auto g) HEDDLE_LAMBDA {
+    __m512i w = load_codes<kBits>(p, g);
+    if constexpr (kBits == 8) w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      sums[t] = _mm512_dpbusd_epi32(sums[t], w, broadcast(a.four(t, g)));
+    });
+  });
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA { dots[t].v[0].raw = _mm512_cvtepi32_ps(sums[t]); });
 }
 
 // scales: int8 [16][2], one per row and 16-block. dots = sum of scale (code - 32) a.
@@ -129,19 +131,23 @@ HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
       _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
   const __m512 first = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16));
   const __m512 second = _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 16));
-  __m512i w[8];
-  unroll<8>([&](auto g) HEDDLE_LAMBDA { w[g] = load_codes<6>(p, g); });
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    __m512i sums[2];
-    unroll<2>([&](auto h) HEDDLE_LAMBDA {
-      sums[h] = broadcast(a.plane(h ? Activations::kMinus32Rest : Activations::kMinus32Half, t));
-      unroll<4>([&](auto j) HEDDLE_LAMBDA {
-        sums[h] = _mm512_dpbusd_epi32(sums[h], w[4 * h + j], broadcast(a.four(t, 4 * h + j)));
+  unroll<2>([&](auto half) HEDDLE_LAMBDA {
+    __m512i sums[NT];
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      sums[t] = broadcast(a.plane(half ? Activations::kMinus32Rest : Activations::kMinus32Half, t));
+    });
+    unroll<4>([&](auto j) HEDDLE_LAMBDA {
+      const __m512i w = load_codes<6>(p, 4 * half + j);
+      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+        sums[t] = _mm512_dpbusd_epi32(sums[t], w, broadcast(a.four(t, 4 * half + j)));
       });
     });
     // Products and their sum are integers below 2^24: no rounding.
-    const __m512 left = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0]), first);
-    dots[t].v[0].raw = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[1]), second, left);
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      const __m512 sum = _mm512_cvtepi32_ps(sums[t]);
+      dots[t].v[0].raw =
+          half ? _mm512_fmadd_ps(sum, second, dots[t].v[0].raw) : _mm512_mul_ps(sum, first);
+    });
   });
 }
 

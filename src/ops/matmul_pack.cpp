@@ -59,34 +59,93 @@ Section make_section(DType dtype, int64_t rows, int64_t cols) {
   return s;
 }
 
-// Codes of 16 rows, [16][32], to one block of the layout.
-void interleave_codes(int64_t bytes, const uint8_t (*codes)[32], uint8_t* out) {
-  if (bytes == 512) {
-    for (int g = 0; g < 8; ++g)
-      for (int r = 0; r < 16; ++r) std::memcpy(out + 64 * g + 4 * r, codes[r] + 4 * g, 4);
-    return;
-  }
-  const auto group = [&](int r, int g) {
-    uint32_t word;
-    std::memcpy(&word, codes[r] + 4 * g, 4);
-    return word;
-  };
-  for (int r = 0; r < 16; ++r) {
-    uint32_t planes[2] = {0, 0};
+uint32_t word_at(const uint8_t* p) {
+  uint32_t word;
+  std::memcpy(&word, p, 4);
+  return word;
+}
+void put_word(uint8_t* p, uint32_t word) { std::memcpy(p, &word, 4); }
+
+constexpr uint32_t kNibbles = 0x0f0f0f0fu;
+constexpr uint32_t kOnes = 0x01010101u;
+
+// Byte vectors of groups (j, j + 4) of row r from a 32-block's 16 bytes of nibbles: the file keeps
+// the halves of a block in the halves of a byte, and so does the tile.
+void put_nibbles(const uint8_t* qs, int r, uint8_t* out) {
+  for (int j = 0; j < 4; ++j) put_word(out + 64 * j + 4 * r, word_at(qs + 4 * j));
+}
+// Fifth bits, bit k of `bits` for k = 0..31, to bit g of byte i where k = 4 g + i.
+void put_fifth_bits(uint32_t bits, int r, uint8_t* out) {
+  uint32_t plane = 0;
+  for (int g = 0; g < 8; ++g)
+    plane |= ((((bits >> (4 * g)) & 15u) * 0x00204081u) & kOnes) << g;  // one bit to each byte
+  put_word(out + 256 + 4 * r, plane);
+}
+// Eight 32-blocks of q4_k or q5_k: nibbles of blocks 2 p and 2 p + 1 share bytes; bit s of high[i]
+// is the fifth bit of block s at k = i.
+void put_k_codes(const uint8_t* low, const uint8_t* high, int r, int64_t step, uint8_t* out) {
+  for (int p = 0; p < 4; ++p, low += 32, out += 2 * step) {
     for (int j = 0; j < 4; ++j) {
-      const uint32_t low = group(r, j);
-      const uint32_t high = group(r, j + 4);
-      const uint32_t nibbles = (low & 0x0f0f0f0fu) | ((high & 0x0f0f0f0fu) << 4);
-      std::memcpy(out + 64 * j + 4 * r, &nibbles, 4);
-      if (bytes == 320) {
-        planes[0] |= ((low >> 4) & 0x01010101u) << j | ((high >> 4) & 0x01010101u) << (j + 4);
-      } else {
-        planes[0] |= ((low >> 4) & 0x03030303u) << (2 * j);
-        planes[1] |= ((high >> 4) & 0x03030303u) << (2 * j);
-      }
+      const uint32_t a = word_at(low + 4 * j);
+      const uint32_t b = word_at(low + 16 + 4 * j);
+      put_word(out + 64 * j + 4 * r, (a & kNibbles) | ((b & kNibbles) << 4));
+      put_word(out + step + 64 * j + 4 * r, ((a >> 4) & kNibbles) | (b & ~kNibbles));
     }
-    if (bytes >= 320) std::memcpy(out + 256 + 4 * r, &planes[0], 4);
-    if (bytes == 384) std::memcpy(out + 320 + 4 * r, &planes[1], 4);
+    if (!high) continue;
+    uint32_t planes[2] = {0, 0};
+    for (int g = 0; g < 8; ++g) {
+      const uint32_t bits = word_at(high + 4 * g) >> (2 * p);
+      planes[0] |= (bits & kOnes) << g;
+      planes[1] |= ((bits >> 1) & kOnes) << g;
+    }
+    put_word(out + 256 + 4 * r, planes[0]);
+    put_word(out + step + 256 + 4 * r, planes[1]);
+  }
+}
+// Eight 32-blocks of q6_k. In each half (128 values) low byte i holds the low nibbles of values i
+// and 64 + i, high byte i the high bits of values i, 32 + i, 64 + i and 96 + i.
+void put_q6_codes(const uint8_t* low, const uint8_t* high, int r, int64_t step, uint8_t* out) {
+  for (int half = 0; half < 2; ++half, low += 64, high += 32) {
+    for (int block = 0; block < 4; ++block, out += step) {
+      const uint8_t* nibbles = low + 32 * (block & 1);
+      const int shift = block < 2 ? 0 : 4;
+      uint32_t planes[2] = {0, 0};
+      for (int j = 0; j < 4; ++j) {
+        const uint32_t a = (word_at(nibbles + 4 * j) >> shift) & kNibbles;
+        const uint32_t b = (word_at(nibbles + 16 + 4 * j) >> shift) & kNibbles;
+        put_word(out + 64 * j + 4 * r, a | (b << 4));
+        planes[0] |= ((word_at(high + 4 * j) >> (2 * block)) & (3 * kOnes)) << (2 * j);
+        planes[1] |= ((word_at(high + 16 + 4 * j) >> (2 * block)) & (3 * kOnes)) << (2 * j);
+      }
+      put_word(out + 256 + 4 * r, planes[0]);
+      put_word(out + 320 + 4 * r, planes[1]);
+    }
+  }
+}
+
+// Codes of one block of a file to row r of a tile; out: its first 32-block.
+void put_codes(DType dtype, const std::byte* block, int r, int64_t step, uint8_t* out) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(block);
+  switch (dtype) {
+    case DType::q4_0:
+      return put_nibbles(bytes + 2, r, out);
+    case DType::q4_1:
+      return put_nibbles(bytes + 4, r, out);
+    case DType::q5_0:
+      put_nibbles(bytes + 6, r, out);
+      return put_fifth_bits(word_at(bytes + 2), r, out);
+    case DType::q5_1:
+      put_nibbles(bytes + 8, r, out);
+      return put_fifth_bits(word_at(bytes + 4), r, out);
+    case DType::q8_0:
+      for (int g = 0; g < 8; ++g) put_word(out + 64 * g + 4 * r, word_at(bytes + 2 + 4 * g));
+      return;
+    case DType::q4_k:
+      return put_k_codes(bytes + 16, nullptr, r, step, out);
+    case DType::q5_k:
+      return put_k_codes(bytes + 48, bytes + 16, r, step, out);
+    default:
+      return put_q6_codes(bytes, bytes + 128, r, step, out);
   }
 }
 
@@ -115,7 +174,7 @@ uint16_t get_u16(const std::byte* at, int index) {
 }
 
 // Scales of row r of one 32-block (`sub` counts 32-blocks within a super-block).
-void put_scales(DType dtype, const BlockParts& parts, int sub, int r, std::byte* scales) {
+void put_scales(DType dtype, const BlockScales& parts, int sub, int r, std::byte* scales) {
   switch (dtype) {
     case DType::q4_k:
     case DType::q5_k:
@@ -135,31 +194,25 @@ void put_scales(DType dtype, const BlockParts& parts, int sub, int r, std::byte*
   }
 }
 
-// rows[r]: the file's row that becomes row r of the tile; nullptr: padding.
+// rows[r]: the file's row that becomes row r of the tile; nullptr: padding, left as zeros.
 void pack_block_tile(const Section& s, const std::byte* const* rows, std::byte* tile) {
   const DTypeInfo& info = dtype_info(s.dtype);
   const int subs = static_cast<int>(info.block_elements / 32);
-  BlockParts parts;
-  uint8_t codes[8][16][32];
+  if (!rows[kTileRows - 1]) std::memset(tile, 0, static_cast<size_t>(s.tile_bytes));
+  BlockScales parts;
   for (int64_t b = 0; b < s.blocks; b += subs) {
+    std::byte* codes = tile + b * s.code_bytes;
     std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
     std::byte* supers = tile + s.supers_at + b / 8 * s.super_bytes;
-    for (int r = 0; r < kTileRows; ++r) {
-      if (rows[r]) {
-        unpack_block(s.dtype, rows[r] + b / subs * info.block_bytes, parts);
-      } else {
-        parts = BlockParts();
-      }
-      for (int sub = 0; sub < subs; ++sub) {
-        std::memcpy(codes[sub][r], parts.codes + 32 * sub, 32);
+    for (int r = 0; r < kTileRows && rows[r]; ++r) {
+      const std::byte* block = rows[r] + b / subs * info.block_bytes;
+      put_codes(s.dtype, block, r, s.code_bytes, reinterpret_cast<uint8_t*>(codes));
+      block_scales(s.dtype, block, parts);
+      for (int sub = 0; sub < subs; ++sub)
         put_scales(s.dtype, parts, sub, r, scales + sub * s.scale_bytes);
-      }
       if (s.super_bytes) put_u16(supers, r, parts.scale);
       if (s.super_bytes == 64) put_u16(supers, 16 + r, parts.minimum);
     }
-    for (int sub = 0; sub < subs; ++sub)
-      interleave_codes(s.code_bytes, codes[sub],
-                       reinterpret_cast<uint8_t*>(tile) + (b + sub) * s.code_bytes);
   }
 }
 

@@ -41,6 +41,21 @@ void unpack_k_scales(const uint8_t* packed, uint8_t* scales, uint8_t* minima) {
   }
 }
 
+// Nibbles of 32-blocks 2 p and 2 p + 1 share bytes; bit b of high[i] belongs to block b.
+void unpack_k_codes(const uint8_t* low, const uint8_t* high, uint8_t* codes) {
+  for (int pair = 0; pair < 4; ++pair, low += 32, codes += 64) {
+    for (int i = 0; i < 32; ++i) {
+      codes[i] = low[i] & 15;
+      codes[i + 32] = low[i] >> 4;
+    }
+    if (!high) continue;
+    for (int i = 0; i < 32; ++i) {
+      codes[i] |= static_cast<uint8_t>(((high[i] >> (2 * pair)) & 1) << 4);
+      codes[i + 32] |= static_cast<uint8_t>(((high[i] >> (2 * pair + 1)) & 1) << 4);
+    }
+  }
+}
+
 void unpack_q6_codes(const uint8_t* low, const uint8_t* high, uint8_t* codes) {
   for (int half = 0; half < 2; ++half, low += 64, high += 32, codes += 128) {
     for (int i = 0; i < 32; ++i) {
@@ -54,54 +69,47 @@ void unpack_q6_codes(const uint8_t* low, const uint8_t* high, uint8_t* codes) {
 
 }  // namespace
 
+void block_scales(DType dtype, const std::byte* data, BlockScales& scales) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(data);
+  scales.scale = load_u16(dtype == DType::q6_k ? data + 208 : data);
+  switch (dtype) {
+    case DType::q4_k:
+    case DType::q5_k:
+      unpack_k_scales(bytes + 4, scales.sub_scales, scales.sub_minima);
+      [[fallthrough]];
+    case DType::q4_1:
+    case DType::q5_1:
+      scales.minimum = load_u16(data + 2);
+      return;
+    case DType::q6_k:
+      std::memcpy(scales.sub_scales, bytes + 192, 16);
+      return;
+    default:
+      return;
+  }
+}
+
 void unpack_block(DType dtype, const std::byte* data, BlockParts& parts) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(data);
+  block_scales(dtype, data, parts);
   switch (dtype) {
     case DType::q4_0:
-      parts.scale = load_u16(data);
       return unpack_nibbles(bytes + 2, 0, parts.codes);
     case DType::q4_1:
-      parts.scale = load_u16(data);
-      parts.minimum = load_u16(data + 2);
       return unpack_nibbles(bytes + 4, 0, parts.codes);
     case DType::q5_0:
-      parts.scale = load_u16(data);
       return unpack_nibbles(bytes + 6, load_u32(data + 2), parts.codes);
     case DType::q5_1:
-      parts.scale = load_u16(data);
-      parts.minimum = load_u16(data + 2);
       return unpack_nibbles(bytes + 8, load_u32(data + 4), parts.codes);
     case DType::q8_0:
-      parts.scale = load_u16(data);
-      for (int i = 0; i < 32; ++i) parts.codes[i] = bytes[i + 2];
+      std::memcpy(parts.codes, bytes + 2, 32);
       return;
     case DType::q4_k:
-    case DType::q5_k: {
-      parts.scale = load_u16(data);
-      parts.minimum = load_u16(data + 2);
-      unpack_k_scales(bytes + 4, parts.sub_scales, parts.sub_minima);
-      const bool five = dtype == DType::q5_k;
-      const uint8_t* high = bytes + 16;
-      const uint8_t* low = five ? high + 32 : high;
-      for (int pair = 0; pair < 4; ++pair) {
-        uint8_t* first = parts.codes + 64 * pair;
-        for (int i = 0; i < 32; ++i) {
-          first[i] = low[32 * pair + i] & 15;
-          first[i + 32] = low[32 * pair + i] >> 4;
-        }
-        if (!five) continue;
-        for (int i = 0; i < 32; ++i) {
-          first[i] |= static_cast<uint8_t>(((high[i] >> (2 * pair)) & 1) << 4);
-          first[i + 32] |= static_cast<uint8_t>(((high[i] >> (2 * pair + 1)) & 1) << 4);
-        }
-      }
-      return;
-    }
+      return unpack_k_codes(bytes + 16, nullptr, parts.codes);
+    case DType::q5_k:
+      return unpack_k_codes(bytes + 48, bytes + 16, parts.codes);
     case DType::q6_k:
-      unpack_q6_codes(bytes, bytes + 128, parts.codes);
-      std::memcpy(parts.sub_scales, bytes + 192, 16);
-      parts.scale = load_u16(data + 208);
-      return;
+      return unpack_q6_codes(bytes, bytes + 128, parts.codes);
     default:
       HEDDLE_CHECK(false, "{} is not a block format", dtype_info(dtype).name);
   }
