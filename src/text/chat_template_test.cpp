@@ -23,6 +23,7 @@ std::string render(const std::string& source, const char* extra = "{}",
   auto parsed = ChatTemplate::parse(source, {.bos = "<s>", .eos = "</s>"});
   if (!parsed) return "error: " + parsed.error().message;
   options.extra = json(extra);
+  options.limits.steps = 2'000'000;
   auto text = parsed->render(Value::list({}), nullptr, options);
   return text ? *text : "error: " + text.error().message;
 }

@@ -265,6 +265,7 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement, const ScopeP
   Flow flow = Flow::normal;
   ScopePtr inside;
   while (auto item = pull(*loop)) {
+    budget_.use_steps(8);  // a scope and its names cost what some evaluations do
     if (!inside || inside.use_count() > 1) {
       inside = inner_scope(scope);
     } else {
