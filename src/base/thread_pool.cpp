@@ -1,67 +1,83 @@
 #include "base/thread_pool.h"
 
-#include <immintrin.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstdio>
-#include <mutex>
+#include <fstream>
+#include <string>
 #include <thread>
 #include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "base/check.h"
 
 namespace heddle {
+namespace {
 
-// A generation counter starts a loop, a countdown ends it. Waiters spin briefly (the gap between
-// two kernels of a decode step is microseconds), then sleep.
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+// Waits until `done(value)` holds. Spins first, since the gap between two kernels of a step is
+// microseconds and a sleep costs tens of them; then sleeps, so that an idle engine costs nothing.
+template <class Done>
+void wait_until(const std::atomic<uint32_t>& value, std::chrono::microseconds spin, Done done) {
+  uint32_t seen = value.load(std::memory_order_acquire);
+  if (done(seen)) return;
+  if (spin.count() > 0) {
+    const auto end = std::chrono::steady_clock::now() + spin;
+    do {
+      for (int i = 0; i < 64; ++i) {
+        relax();
+        seen = value.load(std::memory_order_acquire);
+        if (done(seen)) return;
+      }
+    } while (std::chrono::steady_clock::now() < end);
+  }
+  while (!done(seen)) {
+    value.wait(seen, std::memory_order_acquire);
+    seen = value.load(std::memory_order_acquire);
+  }
+}
+
+}  // namespace
+
+// A generation counter starts a loop, a countdown ends it; each on a cache line of its own.
 struct ThreadPool::Impl {
-  static constexpr int kSpins = 2000;
-
-  std::atomic<uint64_t> generation{0};
-  std::atomic<int> pending{0};
-  std::atomic<int> sleepers{0};
-  bool stop = false;  // written before a generation step
+  alignas(64) std::atomic<uint32_t> generation{0};
+  alignas(64) std::atomic<uint32_t> pending{0};
+  alignas(64) bool stop = false;  // this and what follows is written before a generation step
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
-  std::mutex mutex;
-  std::condition_variable wake;
+  std::chrono::microseconds spin{0};
   std::vector<std::thread> workers;
 
-  void wait_for_generation(uint64_t seen) {
-    for (int i = 0; i < kSpins; ++i) {
-      if (generation.load(std::memory_order_acquire) != seen) return;
-      _mm_pause();
-    }
-    std::unique_lock lock(mutex);
-    sleepers.fetch_add(1);
-    wake.wait(lock, [&] { return generation.load(std::memory_order_acquire) != seen; });
-    sleepers.fetch_sub(1);
-  }
-
   void start() {
-    generation.fetch_add(1);
-    if (sleepers.load() > 0) {
-      std::lock_guard lock(mutex);
-      wake.notify_all();
-    }
+    generation.fetch_add(1, std::memory_order_release);
+    generation.notify_all();
   }
 
   void work(int thread) {
-    uint64_t seen = 0;
-    while (true) {
-      wait_for_generation(seen);
-      ++seen;
+    for (uint32_t seen = 0;; ++seen) {
+      wait_until(generation, spin, [seen](uint32_t value) { return value != seen; });
       if (stop) return;
       fn(ctx, thread);
-      pending.fetch_sub(1, std::memory_order_release);
+      if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1) pending.notify_one();
     }
   }
 };
 
 ThreadPool::ThreadPool(int threads) : threads_(threads), impl_(std::make_unique<Impl>()) {
   HEDDLE_CHECK(threads >= 1, "threads {}", threads);
+  // With more threads than CPUs a spinning thread keeps the one it waits for from running.
+  impl_->spin = std::chrono::microseconds(threads <= available_cpus() ? 100 : 0);
   for (int t = 1; t < threads; ++t)
     impl_->workers.emplace_back([impl = impl_.get(), t] { impl->work(t); });
 }
@@ -73,37 +89,63 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run_raw(void (*fn)(void*, int), void* ctx) {
-  if (threads_ > 1) {
-    impl_->fn = fn;
-    impl_->ctx = ctx;
-    impl_->pending.store(threads_ - 1, std::memory_order_relaxed);
-    impl_->start();
-  }
+  if (threads_ == 1) return fn(ctx, 0);
+  impl_->fn = fn;
+  impl_->ctx = ctx;
+  impl_->pending.store(static_cast<uint32_t>(threads_ - 1), std::memory_order_relaxed);
+  impl_->start();
   fn(ctx, 0);
-  int spins = 0;
-  while (impl_->pending.load(std::memory_order_acquire) != 0) {
-    if (++spins < 20000) {
-      _mm_pause();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  wait_until(impl_->pending, impl_->spin, [](uint32_t left) { return left == 0; });
 }
+
+namespace {
+
+// CPUs that one cgroup grants, rounded up; 0: no limit. Version 2 has "QUOTA PERIOD" or
+// "max PERIOD" in cpu.max, version 1 the two numbers in files of their own.
+int cgroup_limit(const std::string& folder) {
+  const auto numbers = [&](const char* name, int count, long long* out) {
+    FILE* file = std::fopen((folder + "/" + name).c_str(), "re");
+    if (!file) return false;
+    int read = 0;
+    while (read < count && std::fscanf(file, "%lld", out + read) == 1) ++read;
+    std::fclose(file);
+    return read == count;
+  };
+  long long limit[2] = {0, 0};  // quota, period
+  if (!numbers("cpu.max", 2, limit) &&
+      (!numbers("cpu.cfs_quota_us", 1, limit) || !numbers("cpu.cfs_period_us", 1, limit + 1)))
+    return 0;
+  if (limit[0] <= 0 || limit[1] <= 0) return 0;
+  return static_cast<int>(std::min((limit[0] + limit[1] - 1) / limit[1], 1LL << 20));
+}
+
+}  // namespace
 
 int ThreadPool::available_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   int cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  if (FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {  // "QUOTA PERIOD" or "max PERIOD"
-    long long quota = 0;
-    long long period = 0;
-    if (std::fscanf(file, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      const int limit = static_cast<int>((quota + period - 1) / period);
-      if (limit < cpus) cpus = limit;
+  const auto apply = [&](const std::string& folder) {
+    const int limit = cgroup_limit(folder);
+    if (limit > 0) cpus = std::min(cpus, limit);
+  };
+  // The process's own group and every group above it; lines are "ID:CONTROLLERS:PATH".
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':');
+    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    if (!controllers.empty() && controllers.find("cpu") == std::string::npos) continue;
+    const std::string root = controllers.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+    std::string path = line.substr(second + 1);
+    while (!path.empty() && path != "/") {
+      apply(root + path);
+      path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
     }
-    std::fclose(file);
+    apply(root);
   }
-  return cpus > 0 ? cpus : 1;
+  return std::max(cpus, 1);
 }
 
 }  // namespace heddle

@@ -1,0 +1,57 @@
+#include "base/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+namespace heddle {
+namespace {
+
+TEST(ThreadPool, EveryThreadRunsOnceALoop) {
+  for (const int threads : {1, 2, 3, 8}) {  // 8: more than the CPUs of a small machine
+    ThreadPool pool(threads);
+    std::vector<int> runs(static_cast<size_t>(threads), 0);
+    for (int loop = 0; loop < 300; ++loop) pool.run([&](int thread) { ++runs[thread]; });
+    for (const int count : runs) EXPECT_EQ(count, 300);
+  }
+}
+
+TEST(ThreadPool, RangesCoverEverythingOnce) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    for (const int64_t n : {0, 1, 2, 15, 16, 17, 100}) {
+      for (const int64_t grain : {1, 4, 16}) {
+        std::vector<std::atomic<int>> hits(static_cast<size_t>(n));
+        pool.parallel_for(n, grain, [&](int64_t begin, int64_t end, int thread) {
+          EXPECT_EQ(begin % grain, 0);
+          EXPECT_LT(thread, threads);
+          for (int64_t i = begin; i < end; ++i) hits[i].fetch_add(1);
+        });
+        for (const auto& hit : hits) EXPECT_EQ(hit.load(), 1);
+      }
+    }
+  }
+}
+
+// Workers that have gone to sleep wake again, and a slow worker is waited for.
+TEST(ThreadPool, SleepsAndWakes) {
+  ThreadPool pool(2);
+  for (int loop = 0; loop < 5; ++loop) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    int late = 0;
+    pool.run([&](int thread) {
+      if (thread == 0) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
+      late = 1;
+    });
+    EXPECT_EQ(late, 1);
+  }
+}
+
+TEST(ThreadPool, KnowsItsCpus) { EXPECT_GE(ThreadPool::available_cpus(), 1); }
+
+}  // namespace
+}  // namespace heddle
