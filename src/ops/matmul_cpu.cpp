@@ -41,7 +41,10 @@ namespace HWY_NAMESPACE {
 
 // Tokens of one kernel call: what fits the registers.
 constexpr int kBlockTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 4;  // groups of up to 4
-constexpr int kFloatTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 6;
+constexpr int kFloatTokens = HWY_TARGET == HWY_AVX3_DL ? 16 : 6;
+// Chains of fused multiply-adds that hide their latency on two ports: float kernels for few tokens
+// take several tiles at once.
+constexpr int kChains = 8 * kParts <= 16 ? 8 / kParts : 1;
 
 struct TileWork {
   const std::byte* tile;
@@ -83,21 +86,32 @@ struct Bf16 {
 HWY_INLINE F32x16 load_weights(const F16* p) { return load16_f16(&p->bits); }
 HWY_INLINE F32x16 load_weights(const Bf16* p) { return load16_bf16(&p->bits); }
 
-template <class T, int NT>
+// kTiles neighbouring tiles of a section.
+template <class T, int NT, int kTiles>
 void float_tile(const TileWork& tw) {
   const MatmulArgs& args = *tw.work->args;
   const auto* w = reinterpret_cast<const T*>(tw.tile);
+  const int64_t tile_stride = tw.section->tile_bytes / static_cast<int64_t>(sizeof(T));
   const float* x = args.x + tw.token * args.x_stride;
   const int64_t stride = args.x_stride;
   const int64_t cols = tw.work->weights->cols;
-  F32x16 acc[NT];
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
+  F32x16 acc[kTiles][NT];
+  unroll<kTiles>([&](auto i) HEDDLE_LAMBDA {
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[i][t] = zero16(); });
+  });
   for (int64_t k = 0; k < cols; ++k, w += kTileRows) {
-    const F32x16 weights = load_weights(w);
-    unroll<NT>([&](auto t)
-                   HEDDLE_LAMBDA { acc[t] = fma(weights, set16(x[t * stride + k]), acc[t]); });
+    unroll<kTiles>([&](auto i) HEDDLE_LAMBDA {
+      const F32x16 weights = load_weights(w + i * tile_stride);
+      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+        acc[i][t] = fma(weights, set16(x[t * stride + k]), acc[i][t]);
+      });
+    });
   }
-  store_tile<NT>(tw, acc);
+  unroll<kTiles>([&](auto i) HEDDLE_LAMBDA {
+    TileWork one = tw;
+    one.tile += i * tw.section->tile_bytes;
+    store_tile<NT>(one, acc[i]);
+  });
 }
 
 // 16 bytes as floats.
@@ -182,25 +196,36 @@ void block_tile(const TileWork& tw) {
 }
 
 using TileKernel = void (*)(const TileWork&);
-// Kernels by the number of tokens they take; the smallest that covers the rest takes it.
+struct Kernel {
+  int64_t tokens;
+  TileKernel one;          // one tile
+  int64_t many_tiles = 1;  // tiles of `many`
+  TileKernel many = nullptr;
+};
+// Kernels by the number of tokens they take.
 struct Kernels {
-  int64_t counts[4];
-  TileKernel kernels[4];
-  bool padded;  // a kernel may take more tokens than there are
+  Kernel kernels[5];
+  bool padded;  // may take more tokens than there are, within a group of activations
 };
 
+template <class T, int NT>
+Kernel float_kernel() {
+  constexpr int kMany = NT >= kChains ? 1 : std::min(4, kChains / NT);
+  return {NT, float_tile<T, NT, 1>, kMany, float_tile<T, NT, kMany>};
+}
 template <class T>
 Kernels float_kernels() {
-  return {{1, 2, 4, kFloatTokens},
-          {float_tile<T, 1>, float_tile<T, 2>, float_tile<T, 4>, float_tile<T, kFloatTokens>},
+  constexpr int kEight = std::min(8, kFloatTokens);
+  return {{float_kernel<T, 1>(), float_kernel<T, 2>(), float_kernel<T, 4>(),
+           float_kernel<T, kEight>(), float_kernel<T, kFloatTokens>()},
           false};
 }
 template <DType kType>
 Kernels block_kernels() {
-  return {{1, 2, 4, kBlockTokens},
-          {block_tile<kType, 1>, block_tile<kType, 2>, block_tile<kType, 4>,
-           block_tile<kType, kBlockTokens>},
-          true};
+  const Kernel last = {kBlockTokens, block_tile<kType, kBlockTokens>};
+  return {
+      {{1, block_tile<kType, 1>}, {2, block_tile<kType, 2>}, {4, block_tile<kType, 4>}, last, last},
+      true};
 }
 
 Kernels kernels_of(DType dtype) {
@@ -237,17 +262,21 @@ void section_tiles(const MatmulWork& work, const Section& s, int64_t begin, int6
   const Kernels kernels = kernels_of(s.dtype);
   const int64_t tokens = work.args->tokens;
   const int64_t width = work.activations.width;
-  const int64_t group = std::max<int64_t>(1, kGroupBytes / s.tile_bytes);
+  const int64_t group = tokens > 1 ? std::max<int64_t>(1, kGroupBytes / s.tile_bytes) : s.tiles;
   for (int64_t first = begin; first < end; first += group) {
     const int64_t last = std::min(end, first + group);
     for (int64_t token = 0; token < tokens;) {
       const int64_t left = tokens - token;
       const int64_t room = kernels.padded ? (left + width - 1) / width * width : left;
-      int size = 3;
-      while (kernels.counts[size] > room) --size;
-      const int64_t count = std::min(left, kernels.counts[size]);
-      for (int64_t tile = first; tile < last; ++tile)
-        kernels.kernels[size]({work.weights->tile(s, tile), &s, &work, token, count});
+      int size = 4;
+      while (kernels.kernels[size].tokens > room) --size;
+      const Kernel& kernel = kernels.kernels[size];
+      const int64_t count = std::min(left, kernel.tokens);
+      int64_t tile = first;
+      for (; kernel.many_tiles > 1 && tile + kernel.many_tiles <= last; tile += kernel.many_tiles)
+        kernel.many({work.weights->tile(s, tile), &s, &work, token, count});
+      for (; tile < last; ++tile)
+        kernel.one({work.weights->tile(s, tile), &s, &work, token, count});
       token += count;
     }
   }
