@@ -1,31 +1,34 @@
+#include <gmock/gmock.h>
+
 #include <algorithm>
 #include <string>
 
 #include "base/cpu.h"
 #include "mixers/gated_delta_net/delta_rig.h"
+#include "test/support/mixer_rig.h"
 
 namespace heddle::mixers::gated_delta_net {
 namespace {
 
 using backend::KernelSet;
 
-// The equations of README.md, token by token, without records or blocks, in precision T.
+// The equations of README.md, token by token, without records or blocks, in precision T, over rows
+// of projections.
 template <class T>
-Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
-  const Sizes& s = rig.s;
+std::vector<std::vector<T>> recurrence(const Sizes& s, const Weights& weights,
+                                       const std::vector<std::vector<T>>& inputs) {
   const auto kd = static_cast<size_t>(s.key_dim), vd = static_cast<size_t>(s.value_dim);
   const auto sigmoid = [](T x) { return T(1) / (T(1) + std::exp(-x)); };
-  Rows inputs, result;
+  std::vector<std::vector<T>> result;
   std::vector<std::vector<T>> states(static_cast<size_t>(s.value_heads),
                                      std::vector<T>(kd * vd, T(0)));
-  for (size_t t = 0; t < tokens.size(); ++t) {
-    inputs.push_back(rig.input(tokens[t], static_cast<int64_t>(t)));
+  for (size_t t = 0; t < inputs.size(); ++t) {
     std::vector<T> c(static_cast<size_t>(s.channels()));
     for (size_t i = 0; i < c.size(); ++i) {
       T sum = 0;
       for (size_t j = 0; j < static_cast<size_t>(s.taps); ++j) {
         const size_t back = static_cast<size_t>(s.taps) - 1 - j;
-        if (back <= t) sum += T(rig.weights.conv[j * c.size() + i]) * T(inputs[t - back][i]);
+        if (back <= t) sum += T(weights.conv[j * c.size() + i]) * inputs[t - back][i];
       }
       c[i] = sum * sigmoid(sum);
     }
@@ -39,19 +42,17 @@ Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
       normalise(h * kd, T(1) / std::sqrt(T(kd)));
       normalise((heads + h) * kd, T(1));
     }
-    Row y(static_cast<size_t>(s.value_width()));
+    std::vector<T> y(static_cast<size_t>(s.value_width()));
     for (size_t head = 0; head < static_cast<size_t>(s.value_heads); ++head) {
       const auto h = static_cast<size_t>(s.key_head(static_cast<int64_t>(head)));
       const T* q = c.data() + h * kd;
       const T* k = c.data() + (heads + h) * kd;
       const T* v = c.data() + 2 * heads * kd + head * vd;
-      const float* z = inputs[t].data() + c.size() + head * vd;
-      const float* gates = inputs[t].data() + c.size() + y.size();
-      const T a =
-          T(gates[static_cast<size_t>(s.value_heads) + head]) + T(rig.weights.dt_bias[head]);
-      const T g =
-          T(rig.weights.decay[head]) * (std::max(a, T(0)) + std::log1p(std::exp(-std::abs(a))));
-      const T beta = sigmoid(T(gates[head]));
+      const T* z = inputs[t].data() + c.size() + head * vd;
+      const T* gates = inputs[t].data() + c.size() + y.size();
+      const T a = gates[static_cast<size_t>(s.value_heads) + head] + T(weights.dt_bias[head]);
+      const T g = T(weights.decay[head]) * (std::max(a, T(0)) + std::log1p(std::exp(-std::abs(a))));
+      const T beta = sigmoid(gates[head]);
       std::vector<T>& state = states[head];
       std::vector<T> o(vd);
       T squares = 0;
@@ -70,11 +71,23 @@ Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
       }
       const T scale = T(1) / std::sqrt(squares / T(vd) + T(s.norm_eps));
       for (size_t i = 0; i < vd; ++i)
-        y[head * vd + i] =
-            static_cast<float>(o[i] * scale * T(rig.weights.norm[i]) * T(z[i]) * sigmoid(T(z[i])));
+        y[head * vd + i] = o[i] * scale * T(weights.norm[i]) * z[i] * sigmoid(z[i]);
     }
     result.push_back(std::move(y));
   }
+  return result;
+}
+
+template <class T>
+Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
+  std::vector<std::vector<T>> inputs;
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    const Row row = rig.input(tokens[t], static_cast<int64_t>(t));
+    inputs.emplace_back(row.begin(), row.end());
+  }
+  Rows result;
+  for (const auto& row : recurrence<T>(rig.s, rig.weights, inputs))
+    result.emplace_back(row.begin(), row.end());
   return result;
 }
 
@@ -290,6 +303,91 @@ TEST(GatedDeltaNet, EveryTargetGivesTheSameBits) {
     ASSERT_TRUE(use_target("auto").has_value());
     for (const Rows& other : rows) expect_equal_bits(other, rows[0], shape.name);
   }
+}
+
+// The whole sub-layer, projections included: [q|k|v], z, b and a in their places.
+template <class T>
+Rows whole_mixer(const test::MixerRig& rig, const Sizes& s, const std::vector<int32_t>& tokens) {
+  test::RandomWeights source(*rig.design, 7);
+  const auto multiply = [&](const char* name, const std::vector<T>& x, std::vector<T>& y) {
+    const ops::MatrixSource matrix = *source.matrix(name);
+    const auto* w = reinterpret_cast<const float*>(matrix.data);
+    for (int64_t r = 0; r < matrix.rows; ++r) {
+      T sum = 0;
+      for (size_t c = 0; c < x.size(); ++c)
+        sum += T(w[static_cast<size_t>(r) * x.size() + c]) * x[c];
+      y.push_back(sum);
+    }
+  };
+  Weights weights{ops::transpose_taps(*source.values("conv"), s.channels(), s.taps),
+                  *source.values("decay"), *source.values("dt_bias"), *source.values("norm")};
+  std::vector<std::vector<T>> inputs;
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    const Row row = rig.input(tokens[t], static_cast<int64_t>(t));
+    inputs.emplace_back();
+    for (const char* name : {"qkv_proj", "z_proj", "b_proj", "a_proj"})
+      multiply(name, {row.begin(), row.end()}, inputs.back());
+  }
+  Rows result;
+  for (const auto& mixed : recurrence<T>(s, weights, inputs)) {
+    std::vector<T> y;
+    multiply("out_proj", mixed, y);
+    result.emplace_back(y.begin(), y.end());
+  }
+  return result;
+}
+
+TEST(GatedDeltaNet, TheWholeMixerFollowsItsEquations) {
+  const MixerKind& kind = **find_mixer("gated_delta_net");
+  const std::vector<int32_t> tokens = random_tokens(70, 14);
+  for (const MixerCase& mixer_case : kind.cases()) {
+    if (*mixer_case.params.integer("d_model") > 100) continue;
+    Sizes s = make_sizes(
+        *mixer_case.params.integer("key_heads"), *mixer_case.params.integer("value_heads"),
+        *mixer_case.params.integer("key_dim"), *mixer_case.params.integer("value_dim"),
+        mixer_case.params.flag_or("tiled", false));
+    for (const KernelSet kernels : {KernelSet::reference, KernelSet::cpu}) {
+      test::MixerRig rig(kind, mixer_case, kernels, 2);
+      const Rows exact = whole_mixer<double>(rig, s, tokens);
+      const double budget = 2 * distance(whole_mixer<float>(rig, s, tokens), exact);
+      auto sequence = rig.sequence();
+      EXPECT_LE(distance(rig.feed(*sequence, tokens, 33), exact), budget) << mixer_case.name;
+    }
+  }
+}
+
+TEST(GatedDeltaNet, RequantisedProjectionsKeepTheGatesApart) {
+  const MixerKind& kind = **find_mixer("gated_delta_net");
+  Params params = kind.cases()[0].params;
+  params.set("d_model", int64_t{64});
+  test::MixerRig rig(kind, {"quantised", params}, KernelSet::cpu, 1);
+  const int64_t exact_bytes = rig.mixer->weight_bytes();
+  test::RandomWeights weights(*rig.design, 7);
+  ops::PackOptions options;
+  options.quantize = DType::q8_0;
+  rig.mixer = std::move(*rig.design->bind(rig.pool, weights, options));
+  EXPECT_LT(rig.mixer->weight_bytes(), exact_bytes);
+  auto whole = rig.sequence(), parts = rig.sequence();
+  const std::vector<int32_t> tokens = random_tokens(40, 15);
+  expect_equal_bits(rig.feed(*parts, tokens, 3), rig.feed(*whole, tokens), "quantised");
+}
+
+TEST(GatedDeltaNet, SizesFromFilesAreRefusedWithTheReason) {
+  const MixerKind& kind = **find_mixer("gated_delta_net");
+  const auto reason = [&](const char* name, Params::Value value) {
+    Params params = kind.cases()[0].params;
+    params.set(name, std::move(value));
+    const auto design = kind.design(params);
+    return design ? std::string() : design.error().message;
+  };
+  EXPECT_THAT(reason("value_heads", int64_t{3}), testing::HasSubstr("multiple of the 2 key heads"));
+  EXPECT_THAT(reason("taps", int64_t{1}), testing::HasSubstr("taps is 1"));
+  EXPECT_THAT(reason("taps", int64_t{99}), testing::HasSubstr("taps is 99"));
+  EXPECT_THAT(reason("key_dim", int64_t{0}), testing::HasSubstr("key_dim is 0"));
+  EXPECT_THAT(reason("key_dim", int64_t{1} << 40), testing::HasSubstr("key_dim"));
+  EXPECT_THAT(reason("value_dim", int64_t{5000}), testing::HasSubstr("at most 4096"));
+  EXPECT_THAT(reason("norm_eps", -1.0), testing::HasSubstr("norm_eps"));
+  EXPECT_THAT(reason("d_model", std::string("x")), testing::HasSubstr("d_model"));
 }
 
 }  // namespace
