@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "ops/attention.h"
+#include "ops/attention_product-inl.h"
 #include "ops/attention_tile.h"
 #include "ops/math-inl.h"
 #include "ops/simd.h"
@@ -24,110 +25,9 @@ using attention_tile::Plan;
 using attention_tile::Scratch;
 using attention_tile::Tile;
 
-constexpr int64_t kPage = state::kPageTokens;
-constexpr int64_t kMaxBlock = 6;  // rows of a register block
+// Tiles of more rows widen a page once instead of at every block.
+constexpr int64_t kDirectRows = 4 * kMaxBlock;
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
-// Vectors of columns beside M rows: M x that many independent chains of fused multiply-adds hide
-// their latency without spilling (16 registers under AVX2, 32 under AVX-512).
-constexpr int wide(int rows) {
-  if (kLanes == 16) return 4;
-  return rows == 1 ? 8 : rows <= 3 ? 4 : 2;
-}
-constexpr int64_t kPanel = wide(kMaxBlock) * kLanes;  // columns of a widened panel
-
-struct Float32 {
-  using T = float;
-  static HWY_INLINE VF load(const float* p) { return hn::LoadU(DF(), p); }
-};
-struct Bfloat16 {
-  using T = uint16_t;
-  static HWY_INLINE VF load(const uint16_t* p) {
-    const hn::Rebind<uint16_t, DI> d16;
-    const auto bits = hn::PromoteTo(hn::RebindToUnsigned<DI>(), hn::LoadU(d16, p));
-    return hn::BitCast(DF(), hn::ShiftLeft<16>(bits));
-  }
-};
-
-static HWY_INLINE float exp_one(float x) { return hn::GetLane(exp(hn::Set(DF(), x))); }
-
-// ---- products ------------------------------------------------------------------------------
-
-// scores: c[r][...] = sum_d a[d * M + r] b[d][...]
-// values: c[r][...] = c[r][...] factor[r] + sum_j a[r * 64 + j] b[j][...]
-struct Product {
-  const float* a;
-  const void* b;
-  int64_t b_stride;
-  int64_t count;  // of d or j
-  float* c;
-  int64_t c_stride;
-  const float* factor;
-};
-
-template <int M, int N, class Source, bool kScores>
-HWY_NOINLINE void product(const Product& p) {
-  const DF d;
-  VF c[M][N];
-#pragma GCC unroll 8
-  for (int r = 0; r < M; ++r) {
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n)
-      c[r][n] = kScores ? hn::Zero(d)
-                        : hn::Mul(hn::LoadU(d, p.c + r * p.c_stride + n * kLanes),
-                                  hn::Set(d, p.factor[r]));
-  }
-  const float* HWY_RESTRICT a = p.a;
-  const auto* HWY_RESTRICT b = static_cast<const typename Source::T*>(p.b);
-  const int64_t stride = p.b_stride;
-  for (int64_t k = p.count; k > 0; --k) {
-    VF row[N];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) row[n] = Source::load(b + n * kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < M; ++r) {
-      const VF x = hn::Set(d, kScores ? a[r] : a[r * kPage]);
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) c[r][n] = fma(x, row[n], c[r][n]);
-    }
-    a += kScores ? M : 1;
-    b += stride;
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < M; ++r) {
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) hn::StoreU(c[r][n], d, p.c + r * p.c_stride + n * kLanes);
-  }
-}
-
-template <int N, class Source, bool kScores>
-static HWY_INLINE void product_rows(int64_t rows, const Product& p) {
-  // A block of more rows never has so many columns: see wide().
-  constexpr int kMost = N <= wide(6) ? 6 : N <= wide(3) ? 3 : 1;
-  switch (rows) {
-    case 1:
-      return product<1, N, Source, kScores>(p);
-    case 2:
-      return product<std::min(2, kMost), N, Source, kScores>(p);
-    case 3:
-      return product<std::min(3, kMost), N, Source, kScores>(p);
-    case 4:
-      return product<std::min(4, kMost), N, Source, kScores>(p);
-    case 5:
-      return product<std::min(5, kMost), N, Source, kScores>(p);
-    default:
-      return product<std::min(6, kMost), N, Source, kScores>(p);
-  }
-}
-
-// `rows` rows, `vectors` registers of columns: 1 or wide() of the block that the rows belong to.
-template <class Source, bool kScores>
-static void multiply(int64_t rows, int vectors, const Product& p) {
-  if (vectors == 1) return product_rows<1, Source, kScores>(rows, p);
-  if (vectors == wide(6)) return product_rows<wide(6), Source, kScores>(rows, p);
-  if (vectors == wide(3)) return product_rows<wide(3), Source, kScores>(rows, p);
-  return product_rows<wide(1), Source, kScores>(rows, p);
-}
 
 // ---- one tile ------------------------------------------------------------------------------
 
@@ -177,6 +77,7 @@ static Run make_run(const Plan& plan, const Tile& tile, int64_t kv_head, const S
 // Rows are token-major, so that their limits grow; queries are scaled and interleaved by block.
 static void pack_queries(const Run& run) {
   const int64_t group = run.plan.group;
+  const float scale = run.args.scale * (run.args.soft_cap > 0 ? 1.0f : kLog2e);
   for (int64_t block = 0; block < run.blocks; ++block) {
     const int64_t begin = run.block_begin(block);
     const int64_t m = run.block_begin(block + 1) - begin;
@@ -190,7 +91,7 @@ static void pack_queries(const Run& run) {
       const float* q = run.args.q + token * run.args.q_stride +
                        (run.kv_head * group + r % group) * run.key_width;
       float* packed = run.scratch.q + begin * run.key_width + (r - begin);
-      for (int64_t d = 0; d < run.key_width; ++d) packed[d * m] = q[d] * run.args.scale;
+      for (int64_t d = 0; d < run.key_width; ++d) packed[d * m] = q[d] * scale;
     }
   }
 }
@@ -211,21 +112,21 @@ static HWY_INLINE Seen seen_by_any(const Run& run, int64_t begin, int64_t end, i
 
 template <class Source>
 static void block_scores(const Run& run, int64_t block, int64_t base, int vectors, int64_t column,
-                         const typename Source::T* keys, int64_t stride) {
+                         const typename Source::T* keys, int64_t stride, int64_t ahead = 0) {
   const int64_t begin = run.block_begin(block);
   const int64_t end = run.block_begin(block + 1);
   const Seen any = seen_by_any(run, begin, end, base);
   if (column + vectors * kLanes <= any.begin || column >= any.end) return;
   multiply<Source, true>(end - begin, vectors,
                          {run.scratch.q + begin * run.key_width, keys, stride, run.key_width,
-                          run.scratch.scores + begin * kPage + column, kPage, nullptr});
+                          run.scratch.scores + begin * kPage + column, kPage, nullptr, ahead});
 }
 
-// tanh(x) = 1 - 2 / (e^2x + 1)
+// cap tanh(x / cap) log2 e; tanh(x) = 1 - 2 / (e^2x + 1)
 static HWY_INLINE F32x16 cap16(F32x16 x, float cap) {
   const F32x16 e = exp(mul(x, set16(2.0f / cap)));
   const F32x16 tanh = sub(set16(1.0f), div(set16(2.0f), add(e, set16(1.0f))));
-  return mul(tanh, set16(cap));
+  return mul(tanh, set16(cap * kLog2e));
 }
 
 // Scores of one row to probabilities relative to its new maximum.
@@ -247,11 +148,11 @@ static void softmax_row(const Run& run, int64_t r, int64_t base) {
   F32x16 top = load16(s + begin);
   for (int64_t j = begin + 16; j < end; j += 16) top = max(top, load16(s + j));
   const float highest = std::max(run.highest[r], max_lane(top));
-  const float factor = highest == run.highest[r] ? 1.0f : exp_one(run.highest[r] - highest);
+  const float factor = highest == run.highest[r] ? 1.0f : exp2_one(run.highest[r] - highest);
   const F32x16 origin = set16(highest);
   F32x16 total = zero16();
   for (int64_t j = begin; j < end; j += 16) {
-    const F32x16 p = exp(sub(load16(s + j), origin));
+    const F32x16 p = exp2(sub(load16(s + j), origin));
     store16(p, s + j);
     total = add(total, p);
   }
@@ -264,32 +165,26 @@ static void softmax_row(const Run& run, int64_t r, int64_t base) {
 // few before and after (the edge of a window, the diagonal) are done row by row, in order.
 template <class Source>
 static void block_values(const Run& run, int64_t block, int64_t base, int vectors, int64_t column,
-                         const typename Source::T* values, int64_t stride) {
+                         const typename Source::T* values, int64_t stride, int64_t ahead = 0) {
   const int64_t begin = run.block_begin(block);
   const int64_t end = run.block_begin(block + 1);
   const float one[kMaxBlock] = {1, 1, 1, 1, 1, 1};
-  int64_t shared_begin = 0;
-  int64_t shared_end = kPage;
-  bool any = false;
-  for (int64_t r = begin; r < end; ++r) {
-    const Seen range = seen(run, r, base);
-    shared_begin = std::max(shared_begin, range.begin);
-    shared_end = std::min(shared_end, range.end);
-    any = any || !range.empty();
-  }
-  if (!any) return;
+  // Limits grow with the row.
+  const Seen oldest = seen(run, begin, base);
+  const Seen newest = seen(run, end - 1, base);
+  if (oldest.begin >= newest.end) return;
+  const int64_t shared_begin = newest.begin;
+  const int64_t shared_end = oldest.end;
   const auto part = [&](int64_t r, int64_t rows, int64_t j0, int64_t j1,
                         const float* factor) HWY_ATTR {
-    multiply<Source, false>(rows, vectors,
-                            {run.scratch.scores + r * kPage + j0, values + j0 * stride, stride,
-                             j1 - j0, run.scratch.acc + r * run.width + column, run.width, factor});
+    multiply<Source, false>(
+        rows, vectors,
+        {run.scratch.scores + r * kPage + j0, values + j0 * stride, stride, j1 - j0,
+         run.scratch.acc + r * run.width + column, run.width, factor, ahead});
   };
-  const float* factor = run.factor + begin;
   const bool shared = shared_begin < shared_end;
-  bool split = !shared;
-  for (int64_t r = begin; r < end && !split; ++r) split = seen(run, r, base).begin < shared_begin;
-  if (!split) {
-    part(begin, end - begin, shared_begin, shared_end, factor);
+  if (shared && oldest.begin == shared_begin) {
+    part(begin, end - begin, shared_begin, shared_end, run.factor + begin);
   } else {
     for (int64_t r = begin; r < end; ++r) {
       const Seen range = seen(run, r, base);
@@ -298,7 +193,7 @@ static void block_values(const Run& run, int64_t block, int64_t base, int vector
     }
     if (shared) part(begin, end - begin, shared_begin, shared_end, one);
   }
-  if (!shared) return;
+  if (!shared || newest.end == shared_end) return;
   for (int64_t r = begin; r < end; ++r) {
     const Seen range = seen(run, r, base);
     if (range.end > shared_end) part(r, 1, shared_end, range.end, one);
@@ -308,20 +203,21 @@ static void block_values(const Run& run, int64_t block, int64_t base, int vector
 // Few rows: straight from the page. keys [K][64], values [64][V], V a multiple of the lanes.
 template <class Source>
 static void page_direct(const Run& run, const typename Source::T* keys,
-                        const typename Source::T* values, int64_t base) {
+                        const typename Source::T* values, int64_t base, int64_t keys_ahead,
+                        int64_t values_ahead) {
   for (int64_t block = 0; block < run.blocks; ++block) {
     const int64_t begin = run.block_begin(block);
     const int64_t end = run.block_begin(block + 1);
     const int vectors = wide(static_cast<int>(end - begin));
     const int64_t step = vectors * kLanes;
     for (int64_t c = 0; c < kPage; c += step)
-      block_scores<Source>(run, block, base, vectors, c, keys + c, kPage);
+      block_scores<Source>(run, block, base, vectors, c, keys + c, kPage, keys_ahead);
     for (int64_t r = begin; r < end; ++r) softmax_row(run, r, base);
     int64_t c = 0;
     for (; c + step <= run.value_width; c += step)
-      block_values<Source>(run, block, base, vectors, c, values + c, run.value_width);
+      block_values<Source>(run, block, base, vectors, c, values + c, run.value_width, values_ahead);
     for (; c < run.value_width; c += kLanes)
-      block_values<Source>(run, block, base, 1, c, values + c, run.value_width);
+      block_values<Source>(run, block, base, 1, c, values + c, run.value_width, values_ahead);
   }
 }
 
@@ -345,27 +241,28 @@ static void page_panels(const Run& run, int64_t base) {
 
 // Widens the records of a page that somebody sees; values beyond V are zeros.
 template <class Source>
-static void widen_page(const Run& run, const typename Source::T* keys,
-                       const typename Source::T* values, const Seen& any) {
+static void widen_page(const Run& run, const typename Source::T* HWY_RESTRICT keys,
+                       const typename Source::T* HWY_RESTRICT values, const Seen& any) {
+  const int64_t key_width = run.key_width;
+  const int64_t value_width = run.value_width;
   for (int64_t c = 0; c < kPage; c += kPanel) {
-    float* panel = run.scratch.keys + c * run.key_width;
-    for (int64_t d = 0; d < run.key_width; ++d)
+    float* HWY_RESTRICT panel = run.scratch.keys + c * key_width;
+    for (int64_t d = 0; d < key_width; ++d)
       for (int64_t n = 0; n < kPanel; n += kLanes)
         hn::StoreU(Source::load(keys + d * kPage + c + n), DF(), panel + d * kPanel + n);
   }
   for (int64_t c = 0; c < run.width; c += kPanel) {
-    float* panel = run.scratch.values + c * kPage;
+    float* HWY_RESTRICT panel = run.scratch.values + c * kPage;
+    const int64_t whole = std::min(kPanel, (value_width - c) / kLanes * kLanes);
     for (int64_t j = any.begin; j < any.end; ++j) {
-      const auto* row = values + j * run.value_width + c;
-      int64_t n = 0;
-      for (; n < kPanel && c + n + kLanes <= run.value_width; n += kLanes)
-        hn::StoreU(Source::load(row + n), DF(), panel + j * kPanel + n);
-      for (; n < kPanel; ++n) {
-        if constexpr (sizeof(typename Source::T) == 2)
-          panel[j * kPanel + n] = c + n < run.value_width ? bf16_to_f32(row[n]) : 0.0f;
-        else
-          panel[j * kPanel + n] = c + n < run.value_width ? row[n] : 0.0f;
+      const auto* row = values + j * value_width + c;
+      if (whole == kPanel) {
+        for (int64_t n = 0; n < kPanel; n += kLanes)
+          hn::StoreU(Source::load(row + n), DF(), panel + j * kPanel + n);
+        continue;
       }
+      for (int64_t n = 0; n < kPanel; ++n)
+        panel[j * kPanel + n] = c + n < value_width ? Source::widen(row[n]) : 0.0f;
     }
   }
 }
@@ -405,6 +302,10 @@ static PagePair<T> find_page(const Run& run, int64_t page, const Seen& any) {
   return {keys, values};
 }
 
+static HWY_INLINE int64_t distance(const void* from, const void* to) {
+  return static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) - reinterpret_cast<uintptr_t>(from));
+}
+
 template <class Source>
 static void run_split(const Run& run, int64_t split) {
   std::fill(run.highest, run.highest + run.rows, kNothing);
@@ -414,13 +315,17 @@ static void run_split(const Run& run, int64_t split) {
   const int64_t end = run.scratch.end[run.rows - 1];
   const int64_t first_page = std::max(split * kSplitPages, oldest / kPage);
   const int64_t end_page = std::min((split + 1) * kSplitPages, (end + kPage - 1) / kPage);
-  const bool direct = run.rows <= 2 * kMaxBlock && run.value_width % kLanes == 0;
+  const bool direct = run.rows <= kDirectRows && run.value_width % kLanes == 0;
   for (int64_t page = first_page; page < end_page; ++page) {
     const int64_t base = page * kPage;
     const Seen any = seen_by_any(run, 0, run.rows, base);
     const auto found = find_page<typename Source::T>(run, page, any);
     if (direct) {
-      page_direct<Source>(run, found.keys, found.values, base);
+      const auto next = page + 1 < end_page && !run.tile.gather
+                            ? find_page<typename Source::T>(run, page + 1, any)
+                            : found;
+      page_direct<Source>(run, found.keys, found.values, base, distance(found.keys, next.keys),
+                          distance(found.values, next.values));
     } else {
       widen_page<Source>(run, found.keys, found.values, any);
       page_panels(run, base);
@@ -441,8 +346,8 @@ static void merge_row(const Run& run, int64_t r, float highest, float sum, const
     return;
   }
   const float top = std::max(run.highest0[r], highest);
-  const float old_factor = exp_one(run.highest0[r] - top);
-  const float new_factor = exp_one(highest - top);
+  const float old_factor = exp2_one(run.highest0[r] - top);
+  const float new_factor = exp2_one(highest - top);
   run.highest0[r] = top;
   run.sum0[r] = run.sum0[r] * old_factor + sum * new_factor;
   for (int64_t c = 0; c < run.width; c += 16)
@@ -457,9 +362,10 @@ static void write_rows(const Run& run) {
     float factor = 1.0f;
     float sum = run.sum0[r];
     if (run.args.sinks != nullptr) {
-      const float top = std::max(run.highest0[r], run.args.sinks[head]);
-      factor = exp_one(run.highest0[r] - top);
-      sum = sum * factor + exp_one(run.args.sinks[head] - top);
+      const float sink = run.args.sinks[head] * kLog2e;
+      const float top = std::max(run.highest0[r], sink);
+      factor = exp2_one(run.highest0[r] - top);
+      sum = sum * factor + exp2_one(sink - top);
     }
     const F32x16 inverse = set16(factor / sum);
     const float* total = run.scratch.total + r * run.width;

@@ -33,14 +33,22 @@ void add_real(std::vector<MixerCase>& cases) {
 std::vector<MixerCase> attention_cases(int64_t window) {
   std::vector<MixerCase> cases;
   if (window == 0) add_real(cases);
-  cases.push_back(make_case("gqa", 48, 6, 2, 16));
-  if (window == 0 || window == 100) {
+  if (window != 100) cases.push_back(make_case("gqa", 48, 6, 2, 16));
+  if (window == 0) {
     cases.push_back(make_case("gated", 32, 4, 2, 32));
     cases.back()
         .params.set("output_gate", true)
         .set("qk_norm", std::string("head"))
         .set("rope_rotary", int64_t{8})
         .set("kv_dtype", std::string("f32"));
+    cases.push_back(make_case("yarn", 32, 2, 1, 16));
+    cases.back()
+        .params.set("rope_scaling", std::string("yarn"))
+        .set("rope_factor", 8.0)
+        .set("rope_original_context", 64.0)
+        .set("rope_freqs", true);
+  }
+  if (window != 17) {
     cases.push_back(make_case("odd", 40, 7, 1, 10));
     cases.back()
         .params.set("v_head_dim", int64_t{13})
@@ -49,17 +57,7 @@ std::vector<MixerCase> attention_cases(int64_t window) {
         .set("o_bias", true)
         .set("soft_cap", 20.0)
         .set("sinks", true)
-        .set("rope_rotary", int64_t{6});
-  }
-  if (window == 0) {
-    cases.push_back(make_case("nope", 32, 2, 2, 16));
-    cases.back().params.set("rope_rotary", int64_t{0});
-    cases.push_back(make_case("yarn", 32, 2, 1, 16));
-    cases.back()
-        .params.set("rope_scaling", std::string("yarn"))
-        .set("rope_factor", 8.0)
-        .set("rope_original_context", 64.0)
-        .set("rope_freqs", true);
+        .set("rope_rotary", int64_t{window == 0 ? 6 : 0});
   }
   if (window > 0)
     for (MixerCase& c : cases) {

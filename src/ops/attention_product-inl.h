@@ -1,0 +1,185 @@
+// Register-blocked products and the exponential of attention_kernel-inl.h, compiled once per
+// target.
+#include <hwy/cache_control.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+#include "ops/math-inl.h"
+#include "ops/simd.h"
+#include "state/state_part.h"
+
+#if defined(HEDDLE_OPS_ATTENTION_PRODUCT_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef HEDDLE_OPS_ATTENTION_PRODUCT_INL_H
+#undef HEDDLE_OPS_ATTENTION_PRODUCT_INL_H
+#else
+#define HEDDLE_OPS_ATTENTION_PRODUCT_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace heddle::ops {
+namespace HWY_NAMESPACE {
+
+constexpr int64_t kPage = state::kPageTokens;
+constexpr int64_t kMaxBlock = 6;  // rows of a register block
+
+// Vectors of columns beside M rows: M x that many independent chains of fused multiply-adds hide
+// their latency without spilling (16 registers under AVX2, 32 under AVX-512).
+constexpr int wide(int rows) {
+  if (kLanes == 16) return 4;
+  return rows == 1 ? 8 : rows <= 3 ? 4 : 2;
+}
+constexpr int64_t kPanel = wide(kMaxBlock) * kLanes;  // columns of a widened panel
+
+struct Float32 {
+  using T = float;
+  static constexpr bool kFetchAhead = false;
+  static HWY_INLINE VF load(const float* p) { return hn::LoadU(DF(), p); }
+  static HWY_INLINE float widen(float x) { return x; }
+};
+struct Bfloat16 {
+  using T = uint16_t;
+  static constexpr bool kFetchAhead = true;
+  static HWY_INLINE VF load(const uint16_t* p) {
+    const hn::Rebind<uint16_t, DI> d16;
+    const auto bits = hn::PromoteTo(hn::RebindToUnsigned<DI>(), hn::LoadU(d16, p));
+    return hn::BitCast(DF(), hn::ShiftLeft<16>(bits));
+  }
+  static HWY_INLINE float widen(uint16_t x) { return bf16_to_f32(x); }
+};
+
+// Logits are kept in units of ln 2 (the scale of the queries holds log2 e), so that probabilities
+// are powers of two: no reduction by ln 2, and half the instructions of exp().
+constexpr float kLog2e = 1.44269504f;
+constexpr float kExp2Coefficients[] = {1.0f,           0.693147182f,  0.240226507f,   0.0555032715f,
+                                       0.00961805694f, 0.0013400428f, 0.000154614449f};
+
+// 2^x for x <= 0, 0 below 2^-126. The polynomial is the Chebyshev interpolant of 2^r at seven
+// points of [-1/2, 1/2]: its error, 2e-8, is below half a unit in the last place.
+static HWY_INLINE VF exp2(VF x) {
+  const DF d;
+  const DI di;
+  const auto normal = hn::Gt(x, hn::Set(d, -126.0f));
+  // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+  const VF magic = hn::Set(d, 12582912.0f);
+  const VF shifted = hn::Add(x, magic);
+  const VF r = hn::Sub(x, hn::Sub(shifted, magic));
+  VF p = hn::Set(d, kExp2Coefficients[6]);
+#pragma GCC unroll 6
+  for (int i = 5; i >= 0; --i) p = fma(p, r, hn::Set(d, kExp2Coefficients[i]));
+  const VI exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
+  return hn::IfThenElseZero(normal, hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent)));
+}
+static HWY_INLINE F32x16 exp2(F32x16 x) {
+  return F32x16::build([&](int i) HWY_ATTR { return exp2(x.v[i]); });
+}
+static HWY_INLINE float exp2_one(float x) { return hn::GetLane(exp2(hn::Set(DF(), x))); }
+
+// scores: c[r][...] = sum_d a[d * M + r] b[d][...]
+// values: c[r][...] = c[r][...] factor[r] + sum_j a[r * 64 + j] b[j][...]
+struct Product {
+  const float* a;
+  const void* b;
+  int64_t b_stride;
+  int64_t count;  // of d or j
+  float* c;
+  int64_t c_stride;
+  const float* factor;
+  // Bytes from b to what the next page will read in its place: fetched on the way, so that memory
+  // and arithmetic overlap. 0: nothing known.
+  int64_t ahead;
+};
+
+template <int M, int N, class Source, bool kScores>
+HWY_NOINLINE void product(const Product& p) {
+  const DF d;
+  const float* HWY_RESTRICT a = p.a;
+  const auto* HWY_RESTRICT b = static_cast<const typename Source::T*>(p.b);
+  const int64_t stride = p.b_stride;
+  float* const out = p.c;
+  const int64_t out_stride = p.c_stride;
+  [[maybe_unused]] const int64_t ahead = p.ahead;
+  VF c[M][N];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n)
+      c[r][n] = kScores ? hn::Zero(d)
+                        : hn::Mul(hn::LoadU(d, out + r * out_stride + n * kLanes),
+                                  hn::Set(d, p.factor[r]));
+  }
+  for (int64_t k = p.count; k > 0; --k) {
+    // The shorter side is held in registers while the longer one passes: M N + min(M, N) + 1
+    // registers, at most 16 under AVX2.
+    if constexpr (M <= N) {
+      VF x[M];
+#pragma GCC unroll 8
+      for (int r = 0; r < M; ++r) x[r] = hn::Set(d, kScores ? a[r] : a[r * kPage]);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        const VF column = Source::load(b + n * kLanes);
+#pragma GCC unroll 8
+        for (int r = 0; r < M; ++r) c[r][n] = fma(x[r], column, c[r][n]);
+      }
+    } else {
+      VF column[N];
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) column[n] = Source::load(b + n * kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < M; ++r) {
+        const VF x = hn::Set(d, kScores ? a[r] : a[r * kPage]);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) c[r][n] = fma(x, column[n], c[r][n]);
+      }
+    }
+    if constexpr (Source::kFetchAhead) {
+      const auto* next = reinterpret_cast<const std::byte*>(b) + ahead;
+      for (size_t n = 0; n < N * kLanes * sizeof(typename Source::T); n += 64)
+        hwy::Prefetch(next + n);
+    }
+    a += kScores ? M : 1;
+    b += stride;
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) hn::StoreU(c[r][n], d, out + r * out_stride + n * kLanes);
+  }
+}
+
+template <int N, class Source, bool kScores>
+static HWY_INLINE void product_rows(int64_t rows, const Product& p) {
+  // A block of more rows never has so many columns: see wide().
+  constexpr int kMost = N <= wide(6) ? 6 : N <= wide(3) ? 3 : 1;
+  switch (rows) {
+    case 1:
+      return product<1, N, Source, kScores>(p);
+    case 2:
+      return product<std::min(2, kMost), N, Source, kScores>(p);
+    case 3:
+      return product<std::min(3, kMost), N, Source, kScores>(p);
+    case 4:
+      return product<std::min(4, kMost), N, Source, kScores>(p);
+    case 5:
+      return product<std::min(5, kMost), N, Source, kScores>(p);
+    default:
+      return product<std::min(6, kMost), N, Source, kScores>(p);
+  }
+}
+
+// `rows` rows, `vectors` registers of columns: 1 or wide() of the block that the rows belong to.
+template <class Source, bool kScores>
+static void multiply(int64_t rows, int vectors, const Product& p) {
+  if (vectors == 1) return product_rows<1, Source, kScores>(rows, p);
+  if (vectors == wide(6)) return product_rows<wide(6), Source, kScores>(rows, p);
+  if (vectors == wide(3)) return product_rows<wide(3), Source, kScores>(rows, p);
+  return product_rows<wide(1), Source, kScores>(rows, p);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace heddle::ops
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggled guard
