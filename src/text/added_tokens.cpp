@@ -19,6 +19,8 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens, AddedTokenOrder order)
     : tokens_(std::move(tokens)), order_(order) {
   roots_.fill(-1);
   std::erase_if(tokens_, [](const AddedToken& token) { return token.text.empty(); });
+  strips_ = std::any_of(tokens_.begin(), tokens_.end(),
+                        [](const AddedToken& token) { return token.lstrip || token.rstrip; });
   for (size_t i = 0; i < tokens_.size(); ++i) insert(static_cast<int32_t>(i));
 }
 
@@ -155,6 +157,7 @@ void AddedTokens::find_longest(std::string_view text, bool parse_special,
     }
     at = end;
   }
+  if (!strips_) return;
   // White space at the sides of the tokens that take it.
   for (size_t i = first; i < matches.size(); ++i) {
     const auto token = std::find_if(tokens_.begin(), tokens_.end(),

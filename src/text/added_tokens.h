@@ -44,6 +44,7 @@ class AddedTokens {
 
   std::vector<AddedToken> tokens_;
   AddedTokenOrder order_;
+  bool strips_ = false;  // whether any token takes white space
   std::vector<Node> nodes_;
   std::array<int32_t, 256> roots_;
 };

@@ -50,6 +50,7 @@ struct Tokenizer::Impl {
   std::vector<uint8_t> end_of_generation;
   std::unordered_map<std::string, int32_t> added_ids;
   int64_t strip_first = 0;
+  std::vector<uint8_t> joined_to_spaces;  // bytes_before_marks
 };
 
 namespace {
@@ -81,6 +82,28 @@ std::string bytes_of(const Vocabulary& v, size_t id, bool added) {
     }
   }
   return text;
+}
+
+// The bytes after which some token has a space mark, [256]. After any other byte no merge crosses
+// the start of a word: words can then be merged one by one (and remembered) with the same result as
+// the whole text at once. Empty: the vocabulary is not of that kind.
+std::vector<uint8_t> bytes_before_marks(const Vocabulary& v) {
+  if (v.kind == VocabularyKind::kByteLevelBpe || v.ignore_merges) return {};
+  std::vector<uint8_t> bytes(256, 0);
+  bool mark = false;
+  const auto look = [&](std::string_view text) {
+    for (size_t at = text.find(kSpaceMark); at != std::string_view::npos;
+         at = text.find(kSpaceMark, at + 1)) {
+      if (at > 0 && !text.substr(0, at).ends_with(kSpaceMark))
+        bytes[static_cast<uint8_t>(text[at - 1])] = 1;
+    }
+  };
+  for (const std::string& token : v.tokens) {
+    look(token);
+    mark = mark || token == kSpaceMark;
+  }
+  for (const auto& [left, right] : v.merges) look(left + right);
+  return mark ? bytes : std::vector<uint8_t>();
 }
 
 Status check_id(const Vocabulary& v, int32_t id, std::string_view what) {
@@ -156,6 +179,7 @@ Result<Tokenizer> Tokenizer::create(Vocabulary v) {
     if (step.kind == DecoderStep::Kind::kStripFirst && step.content == " ")
       impl->strip_first += step.count;
   }
+  impl->joined_to_spaces = bytes_before_marks(v);
   impl->vocabulary = std::move(v);
   return Tokenizer(std::move(impl));
 }
@@ -165,13 +189,14 @@ class EncodeCall {
  public:
   EncodeCall(const Bpe& bpe, const AddedTokens& raw, const AddedTokens& normalized,
              const Normalizer& normalizer, const PreTokenizer& pre, bool space_after_special,
-             bool parse_special, std::vector<int32_t>& out)
+             const std::vector<uint8_t>& joined, bool parse_special, std::vector<int32_t>& out)
       : bpe_(bpe),
         raw_(raw),
         normalized_(normalized),
         normalizer_(normalizer),
         pre_(pre),
         space_after_special_(space_after_special),
+        joined_(joined),
         parse_special_(parse_special),
         out_(out) {}
 
@@ -242,10 +267,29 @@ class EncodeCall {
   void words(std::string& text, bool at_start) {
     pre_.apply(text, at_start, words_);
     for (const Span& word : words_) {
-      const std::string_view piece = slice(text, word.begin, word.end);
-      for (size_t at = 0; at < piece.size(); at += kLongestWord)
-        merge(piece.substr(at, kLongestWord));
+      std::string_view piece = slice(text, word.begin, word.end);
+      while (!joined_.empty()) {
+        const size_t next = next_word(piece);
+        if (next >= piece.size()) break;
+        merge_bounded(piece.substr(0, next));
+        piece.remove_prefix(next);
+      }
+      merge_bounded(piece);
     }
+  }
+
+  // Where the next run of space marks begins after the word at the front.
+  size_t next_word(std::string_view text) const {
+    size_t at = 0;
+    while (true) {
+      while (text.substr(at).starts_with(kSpaceMark)) at += kSpaceMark.size();
+      at = text.find(kSpaceMark, at);
+      if (at == std::string_view::npos || !joined_[static_cast<uint8_t>(text[at - 1])]) return at;
+    }
+  }
+
+  void merge_bounded(std::string_view word) {
+    for (size_t at = 0; at < word.size(); at += kLongestWord) merge(word.substr(at, kLongestWord));
   }
 
   void merge(std::string_view word) {
@@ -270,6 +314,7 @@ class EncodeCall {
   const Normalizer& normalizer_;
   const PreTokenizer& pre_;
   bool space_after_special_;
+  const std::vector<uint8_t>& joined_;
   bool parse_special_;
   std::vector<int32_t>& out_;
   BpeScratch scratch_;
@@ -283,7 +328,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
   out.reserve(text.size() / 3 + 4);
   if (options.add_special) out = v.prefix;
   EncodeCall(*impl_->bpe, impl_->raw_added, impl_->normalized_added, impl_->normalizer,
-             impl_->pre_tokenizer, v.space_after_special, options.parse_special, out)
+             impl_->pre_tokenizer, v.space_after_special, impl_->joined_to_spaces,
+             options.parse_special, out)
       .run(text);
   if (options.add_special) out.insert(out.end(), v.suffix.begin(), v.suffix.end());
   return out;
