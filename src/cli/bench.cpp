@@ -100,6 +100,30 @@ class Runner {
   Rng rng_{1};
 };
 
+// What a token costs, from the designs of the layers.
+struct TokenWork {
+  double matrix_parameters = 0;  // without embedding and output matrix
+  double prompt_ops = 0;         // of a prompt token at `position`; logits are wanted once a prompt
+  double state_bytes = 0;        // read by a decoded token at `position`
+};
+
+TokenWork token_work(const model::Model& model, int64_t position) {
+  TokenWork work;
+  const auto& spec = model.spec();
+  for (size_t layer = 0; layer < spec.layers.size(); ++layer) {
+    const auto& design = *model.design().mixers[layer];
+    const mixers::Cost cost = design.cost(position);
+    const double ffn = 3.0 * static_cast<double>(spec.d_model * spec.layers[layer].ffn.width);
+    work.prompt_ops += cost.flops + 2 * ffn;
+    work.state_bytes += cost.state_read_bytes;
+    work.matrix_parameters += ffn;
+    for (const mixers::WeightSpec& weight : design.weights())
+      if (weight.matrix)
+        work.matrix_parameters += static_cast<double>(weight.shape[0] * weight.shape[1]);
+  }
+  return work;
+}
+
 void print_line(const std::string& test, int64_t depth, int threads, const Stats& stats,
                 double limit, const char* bound) {
   fmt::print(
@@ -123,19 +147,25 @@ void run_thread_count(const BenchFlags& flags, const model::Model& model, int th
       threads, limits.read_bytes_per_s / 1e9, limits.int8_ops / 1e9, limits.fp32_flops / 1e9,
       active_target(), flags.model.empty() ? flags.preset : flags.model, model.weight_bytes());
   std::fflush(stdout);
+  // Weights of about a byte or less multiply in int8.
+  const double head = static_cast<double>(model.spec().vocab_size * model.spec().d_model);
+  const bool int8 = static_cast<double>(model.step_weight_bytes()) <
+                    1.3 * (token_work(model, 0).matrix_parameters + head);
   Runner runner(model, pool, flags.load.kernel_set(), flags.chunk);
   for (const int64_t depth : flags.depths) {
     for (const int64_t prompt : flags.prompts) {
       const Stats stats = runner.measure(prompt, runner.chunk(), depth, flags.repetitions);
-      const double peak = model.quantized() ? limits.int8_ops : limits.fp32_flops;
-      print_line(fmt::format("pp{}", prompt), depth, threads, stats,
-                 peak / model.prompt_token_ops(), model.quantized() ? "int8 peak" : "fp32 peak");
+      const double peak = int8 ? limits.int8_ops : limits.fp32_flops;
+      const double ops = token_work(model, depth + prompt / 2).prompt_ops;
+      print_line(fmt::format("pp{}", prompt), depth, threads, stats, peak / ops,
+                 int8 ? "int8 peak" : "fp32 peak");
     }
     for (const int64_t output : flags.outputs) {
       const Stats stats = runner.measure(output, 1, depth, flags.repetitions);
+      const double bytes = static_cast<double>(model.step_weight_bytes()) +
+                           token_work(model, depth + output / 2).state_bytes;
       print_line(fmt::format("tg{}", output), depth, threads, stats,
-                 limits.read_bytes_per_s / model.decode_token_bytes(depth + output / 2),
-                 "read bandwidth");
+                 limits.read_bytes_per_s / bytes, "read bandwidth");
     }
   }
 }
@@ -144,7 +174,7 @@ int run(const BenchFlags& flags) {
   ThreadPool pool(ThreadPool::available_cpus());
   auto model = flags.preset.empty()
                    ? load_model(flags.load, flags.model, pool)
-                   : model::Model::preset(flags.preset, flags.load.options(), pool);
+                   : model::Model::from_preset(flags.preset, flags.load.options(), pool);
   if (!model) return report(model.error());
   std::vector<int> threads = flags.threads;
   if (threads.empty()) threads.push_back(ThreadPool::available_cpus());

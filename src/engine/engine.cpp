@@ -33,9 +33,9 @@ std::string_view finish_reason_name(FinishReason reason) {
 
 Engine::Engine(Executor& executor, const EngineOptions& options)
     : executor_(executor), options_(options) {
-  state::PrefixCacheOptions cache_options;
+  state::PrefixCache::Options cache_options;
   cache_options.max_bytes = options.state_bytes;
-  cache_ = std::make_unique<state::PrefixCache>(executor.layout(), pool_, cache_options);
+  cache_ = std::make_unique<state::PrefixCache>(executor.layout(), cache_options);
   positions_are_free_ =
       std::all_of(executor.layout().entries.begin(), executor.layout().entries.end(),
                   [](const auto& entry) { return entry.part.growth == state::Growth::per_token; });
@@ -138,7 +138,6 @@ void Engine::admit(std::vector<Event>& events) {
 
 void Engine::start(Sequence& sequence) {
   reserved_bytes_ += sequence.reserved_bytes;
-  cache_->set_max_bytes(options_.state_bytes - reserved_bytes_);
   const Request& request = sequence.request;
   const bool use_cache = options_.prefix_cache && request.use_cache && !request.score_prompt;
   int64_t shared_prefix = 0;
@@ -146,9 +145,9 @@ void Engine::start(Sequence& sequence) {
     // The last prompt token always runs: its logits choose the first output token.
     const auto match =
         cache_->match(request.isolation_key, request.prompt, sequence.prompt_tokens() - 1);
-    shared_prefix = match.shared_tokens;
+    cache_->touch(match, sequence.prompt_tokens());
+    shared_prefix = match.known;
     if (match.position > 0) {
-      cache_->touch(match);
       sequence.state =
           std::make_unique<state::SequenceState>(executor_.layout(), pool_, match.snapshot);
       sequence.usage.cached_tokens = match.position;
@@ -156,6 +155,7 @@ void Engine::start(Sequence& sequence) {
   }
   if (!sequence.state)
     sequence.state = std::make_unique<state::SequenceState>(executor_.layout(), pool_);
+  limit_cache();
   sequence.cuts = cuts_of(sequence, shared_prefix);
   for (const int32_t token : request.prompt) sequence.seen.add_prompt(token);
   sequence.first_step = Clock::now();
@@ -309,7 +309,11 @@ void Engine::store(Sequence& sequence) {
   cache_->insert(sequence.request.isolation_key,
                  std::span(sequence.tokens).first(static_cast<size_t>(position)),
                  sequence.state->snapshot());
+  limit_cache();
 }
+
+// What running sequences have reserved is not the cache's.
+void Engine::limit_cache() { cache_->shrink(options_.state_bytes - reserved_bytes_); }
 
 void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
                     std::vector<Event>& events) {
@@ -323,7 +327,6 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
     if (sequence.state->position() > 0) store(sequence);
     reserved_bytes_ -= sequence.reserved_bytes;
     sequence.state.reset();
-    cache_->set_max_bytes(options_.state_bytes - reserved_bytes_);
   }
   ++(reason == FinishReason::cancelled ? totals_.requests_cancelled : totals_.requests_finished);
   Event event;
@@ -347,6 +350,7 @@ Engine::SavedSequence Engine::longest_prefix(const std::string& isolation_key,
 
 void Engine::restore(const std::string& isolation_key, const SavedSequence& saved) {
   cache_->insert(isolation_key, saved.tokens, saved.snapshot);
+  limit_cache();
 }
 
 EngineMetrics Engine::metrics() const {
@@ -355,8 +359,8 @@ EngineMetrics Engine::metrics() const {
   metrics.waiting = static_cast<int64_t>(waiting_.size());
   for (int64_t g = 0; g < state::kGrowthClasses; ++g)
     metrics.state_bytes_by_growth[g] = pool_.live_bytes(static_cast<state::Growth>(g));
-  metrics.cache_bytes = cache_->metrics().bytes;
-  metrics.cache_entries = cache_->metrics().resume_points;
+  metrics.cache_bytes = cache_->bytes();
+  metrics.cache_entries = cache_->stats().points + cache_->stats().nodes;
   return metrics;
 }
 
@@ -365,8 +369,8 @@ void Engine::check_invariants() const {
                reserved_bytes_);
   if (!running_.empty()) return;
   HEDDLE_CHECK(reserved_bytes_ == 0, "{} bytes are reserved while nothing runs", reserved_bytes_);
-  HEDDLE_CHECK(pool_.live_bytes() == cache_->metrics().bytes, "{} bytes are held, {} are cached",
-               pool_.live_bytes(), cache_->metrics().bytes);
+  HEDDLE_CHECK(pool_.live_bytes() == cache_->bytes(), "{} bytes are held, {} are cached",
+               pool_.live_bytes(), cache_->bytes());
 }
 
 }  // namespace heddle::engine

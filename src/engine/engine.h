@@ -109,6 +109,7 @@ class Engine {
   void score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
                   std::vector<Event>& events);
   void store(Sequence& sequence);
+  void limit_cache();
   void finish(Sequence& sequence, FinishReason reason, std::string error,
               std::vector<Event>& events);
   void remove_finished();

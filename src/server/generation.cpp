@@ -40,7 +40,7 @@ Result<std::unique_ptr<Generation>> Generation::start(const ModelHandle& model,
   for (const std::string& stop : request.stops)
     if (stop.empty()) return fail("a stop string is empty");
   if (!request.ignore_end)
-    for (const int32_t token : model.tokenizer.end_tokens())
+    for (const int32_t token : model.tokenizer.vocabulary().end_of_generation)
       request.engine.stop_tokens.push_back(token);
   std::unique_ptr<Generation> generation(new Generation(model, std::move(request)));
   engine::Request& engine_request = generation->request_.engine;
