@@ -39,9 +39,11 @@ using attention_tile::Plan;
 using attention_tile::Scratch;
 using attention_tile::Tile;
 
-// Rows of a prefill tile: enough to pay for widening a page, few enough that queries, scores and
-// accumulators stay in the second-level cache.
-constexpr int64_t kTileRows = 96;
+// Rows of a prefill tile: enough to pay for widening a page, few enough that queries, scores,
+// accumulators and the page stay in the second-level cache.
+int64_t tile_rows(const KvShape& shape) {
+  return shape.key_width + shape.value_width <= 160 ? 192 : 96;
+}
 // Tiles of at most so many rows may run their splits as separate tasks.
 constexpr int64_t kSplitRows = 24;
 // Multiply-adds that are worth waking another thread for.
@@ -189,8 +191,9 @@ void cpu::attention(backend::Context& ctx, const AttentionArgs& args) {
 
   // Smaller tiles when there would be too few of them for the threads.
   const int64_t rows = args.kv.batch->tokens * plan.group;
-  const bool many = rows * shape.kv_heads >= kTileRows * 4 * ctx.pool.threads();
-  const int64_t tile_tokens = std::max<int64_t>(1, (many ? kTileRows : kTileRows / 2) / plan.group);
+  const int64_t full = tile_rows(shape);
+  const bool many = rows * shape.kv_heads >= full * 4 * ctx.pool.threads();
+  const int64_t tile_tokens = std::max<int64_t>(1, (many ? full : 48) / plan.group);
   std::vector<Tile> tiles;
   for (size_t s = 0; s < args.kv.batch->segments.size(); ++s)
     add_tiles(args, static_cast<int64_t>(s), tile_tokens, tiles);

@@ -200,6 +200,13 @@ static void block_values(const Run& run, int64_t block, int64_t base, int vector
   }
 }
 
+// A head's part of a page: keys [K][64], values [64][V].
+template <class T>
+struct PagePair {
+  const T* keys;
+  const T* values;
+};
+
 // Few rows: straight from the page. keys [K][64], values [64][V], V a multiple of the lanes.
 template <class Source>
 static void page_direct(const Run& run, const typename Source::T* keys,
@@ -221,18 +228,46 @@ static void page_direct(const Run& run, const typename Source::T* keys,
   }
 }
 
+// Fetches a part of the next page in equal portions, one for each product of this one.
+class FetchAhead {
+ public:
+  FetchAhead(const void* page, int64_t bytes, int64_t products)
+      : at_(static_cast<const std::byte*>(page)),
+        end_(at_ + bytes),
+        portion_((bytes / products + 63) / 64 * 64) {}
+  HWY_INLINE void step() {
+    const std::byte* const stop = std::min(at_ + portion_, end_);
+    for (; at_ < stop; at_ += 64) hwy::Prefetch(at_);
+  }
+
+ private:
+  const std::byte* at_;
+  const std::byte* end_;
+  int64_t portion_;
+};
+
 // Many rows: from panels, keys [64 / kPanel][K][kPanel], values [V / kPanel][64][kPanel].
-static void page_panels(const Run& run, int64_t base) {
+template <class T>
+static void page_panels(const Run& run, int64_t base, const PagePair<T>& next) {
   constexpr int kVectors = wide(kMaxBlock);
-  for (int64_t c = 0; c < kPage; c += kPanel)
-    for (int64_t block = 0; block < run.blocks; ++block)
+  FetchAhead keys(next.keys, run.key_width * kPage * sizeof(T), kPage / kPanel * run.blocks);
+  for (int64_t c = 0; c < kPage; c += kPanel) {
+    for (int64_t block = 0; block < run.blocks; ++block) {
+      keys.step();
       block_scores<Float32>(run, block, base, kVectors, c, run.scratch.keys + c * run.key_width,
                             kPanel);
+    }
+  }
   for (int64_t r = 0; r < run.rows; ++r) softmax_row(run, r, base);
+  FetchAhead values(next.values, run.value_width * kPage * sizeof(T),
+                    std::max<int64_t>(1, run.width / kPanel) * run.blocks);
   int64_t c = 0;
-  for (; c + kPanel <= run.width; c += kPanel)
-    for (int64_t block = 0; block < run.blocks; ++block)
+  for (; c + kPanel <= run.width; c += kPanel) {
+    for (int64_t block = 0; block < run.blocks; ++block) {
+      values.step();
       block_values<Float32>(run, block, base, kVectors, c, run.scratch.values + c * kPage, kPanel);
+    }
+  }
   for (int64_t n = 0; c < run.width; c += kLanes, n += kLanes)
     for (int64_t block = 0; block < run.blocks; ++block)
       block_values<Float32>(run, block, base, 1, c, run.scratch.values + (c - n) * kPage + n,
@@ -268,12 +303,6 @@ static void widen_page(const Run& run, const typename Source::T* HWY_RESTRICT ke
 }
 
 // ---- pages ---------------------------------------------------------------------------------
-
-template <class T>
-struct PagePair {
-  const T* keys;
-  const T* values;
-};
 
 // The head's keys and values of a page of logical positions.
 template <class T>
@@ -320,15 +349,15 @@ static void run_split(const Run& run, int64_t split) {
     const int64_t base = page * kPage;
     const Seen any = seen_by_any(run, 0, run.rows, base);
     const auto found = find_page<typename Source::T>(run, page, any);
+    const auto next = page + 1 < end_page && !run.tile.gather
+                          ? find_page<typename Source::T>(run, page + 1, any)
+                          : found;
     if (direct) {
-      const auto next = page + 1 < end_page && !run.tile.gather
-                            ? find_page<typename Source::T>(run, page + 1, any)
-                            : found;
       page_direct<Source>(run, found.keys, found.values, base, distance(found.keys, next.keys),
                           distance(found.values, next.values));
     } else {
       widen_page<Source>(run, found.keys, found.values, any);
-      page_panels(run, base);
+      page_panels(run, base, next);
     }
   }
 }
