@@ -1,4 +1,5 @@
 // heddle tokenize: text to token ids and back.
+#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -14,11 +15,13 @@ struct TokenizeFlags {
   std::string model;
   std::string text;
   std::string file;
+  std::string lines;
   bool ids = false;
-  bool raw = false;
-  bool plain = false;
   bool decode = false;
-  bool lines = false;
+  bool no_special = false;
+  bool no_parse_special = false;
+  bool keep_special = false;
+  bool continuation = false;
   ModelFlags load;
 };
 
@@ -40,7 +43,8 @@ void print_tokens(const text::Tokenizer& tokenizer, const std::vector<int32_t>& 
   }
 }
 
-Status decode(const text::Tokenizer& tokenizer, const std::string& input) {
+Status decode(const text::Tokenizer& tokenizer, const std::string& input,
+              const text::DecodeOptions& options) {
   const nlohmann::json json = nlohmann::json::parse(input, nullptr, false);
   std::vector<int32_t> ids;
   if (!json.is_array()) return fail("--decode expects a JSON list of token ids");
@@ -49,8 +53,6 @@ Status decode(const text::Tokenizer& tokenizer, const std::string& input) {
       return fail("--decode: entry {} is not a token id", ids.size());
     ids.push_back(item.get<int32_t>());
   }
-  text::DecodeOptions options;
-  options.skip_special = false;
   fmt::print("{}", tokenizer.decode(ids, options));
   return {};
 }
@@ -58,19 +60,20 @@ Status decode(const text::Tokenizer& tokenizer, const std::string& input) {
 Status tokenize(const TokenizeFlags& flags, bool has_text) {
   HEDDLE_TRY(const std::string path, flags.load.resolve(flags.model));
   HEDDLE_TRY(const text::Tokenizer tokenizer, server::load_tokenizer(path));
-  text::EncodeOptions encode;
-  encode.add_special = !flags.raw;
-  encode.parse_special = !flags.plain;
-  if (flags.lines) {
-    text::LinesOptions options;
-    options.decode = flags.decode;
-    options.encode = encode;
-    options.decoding.skip_special = false;
-    return text::tokenize_lines(tokenizer, options, std::cin, std::cout);
+  text::LinesOptions options;
+  options.decode = flags.decode;
+  options.encode.add_special = !flags.no_special;
+  options.encode.parse_special = !flags.no_parse_special;
+  options.decoding.skip_special = !flags.keep_special;
+  options.decoding.text_start = !flags.continuation;
+  if (!flags.lines.empty()) {
+    std::ifstream file(flags.lines);
+    if (!file) return fail("{}: cannot open", flags.lines);
+    return text::tokenize_lines(tokenizer, options, file, std::cout);
   }
   HEDDLE_TRY(const std::string input, input_of(flags, has_text));
-  if (flags.decode) return decode(tokenizer, input);
-  print_tokens(tokenizer, tokenizer.encode(input, encode), flags.ids);
+  if (flags.decode) return decode(tokenizer, input, options.decoding);
+  print_tokens(tokenizer, tokenizer.encode(input, options.encode), flags.ids);
   return {};
 }
 
@@ -84,12 +87,16 @@ void add_tokenize(CLI::App& app) {
   auto* text = command->add_option("-t,--text", flags->text, "Text (default: standard input)");
   command->add_option("-f,--file", flags->file, "Read the text from a file")->excludes(text);
   command->add_flag("--ids", flags->ids, "Print one JSON list of ids");
-  command->add_flag("--raw", flags->raw, "Put no special tokens around the text");
-  command->add_flag("--plain", flags->plain, "Control tokens in the text are ordinary text");
   command->add_flag("--decode", flags->decode, "The input is a JSON list of ids; print its text");
-  command->add_flag("--lines", flags->lines,
-                    "Standard input holds one JSON value a line (a string, with --decode a list of "
-                    "ids), and so does the output");
+  command->add_option("--lines", flags->lines,
+                      "A file with one JSON value a line (a string, with --decode a list of ids); "
+                      "so is the output");
+  command->add_flag("--no-special", flags->no_special, "Put no special tokens around the text");
+  command->add_flag("--no-parse-special", flags->no_parse_special,
+                    "Control tokens in the text are ordinary text");
+  command->add_flag("--keep-special", flags->keep_special, "Decode control tokens as their text");
+  command->add_flag("--continue", flags->continuation,
+                    "The ids continue a text: keep a SentencePiece leading space");
   command->footer("Example: heddle tokenize model.gguf --text 'Hello world' --ids");
   command->callback([flags, text] {
     const Status done = tokenize(*flags, text->count() > 0);
