@@ -137,6 +137,7 @@ Hash128 Checkpoint::hash() const {
     } else {
       for (int64_t at = 0; at + kPiece <= tensor.bytes; at += kStride) add(at, at + kPiece);
       add(tensor.bytes - kPiece, tensor.bytes);
+      drop(tensor);
     }
   }
   const uint64_t seed = hash64(std::as_bytes(std::span(table)));
