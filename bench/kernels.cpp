@@ -1,5 +1,6 @@
 // Speed of the matrix kernels against the limits of this machine, as JSON lines.
-//   kernels [--threads N] [--target NAME] [--quick] [--runs N]
+//   kernels [--threads N] [--target NAME] [--format NAME] [--shape KxN] [--tokens MOST]
+//           [--seconds S] [--quick]
 // Every figure is the best of several runs (a limit, not an average), in CPU time when there is
 // one thread; `gop_s` counts a
 // multiply-add as two, `gb_s` the packed weights once a call.
@@ -35,6 +36,9 @@ struct Options {
   bool quick = false;
   double seconds = 0.15;  // of runs per figure
   std::string only;       // a format
+  int64_t cols = 0;       // with rows: this shape alone
+  int64_t rows = 0;
+  int64_t most_tokens = 512;
 };
 
 double seconds_now(const ThreadPool& pool) {
@@ -112,6 +116,7 @@ void run_shape(backend::Context& ctx, const Options& options, DType dtype, const
     std::exit(1);
   }
   for (const int64_t tokens : {1, 4, 64, 512}) {
+    if (tokens > options.most_tokens) continue;
     if (tokens * shape.rows > int64_t{64} << 20) continue;
     std::vector<float> x(static_cast<size_t>(tokens * shape.cols));
     Rng rng(1);
@@ -142,14 +147,16 @@ int run(const Options& options) {
       {"smollm2 head", 576, 49152}, {"lfm2 in", 1024, 3072},        {"lfm2 gate up", 1024, 9216},
       {"lfm2 down", 4608, 1024},    {"lfm2 head", 1024, 65536},     {"qwen35 gate up", 1024, 7168},
       {"qwen35 down", 3584, 1024},  {"qwen35 head", 1024, 248320}};
+  const Shape one =
+      options.cols ? Shape{"given", options.cols, options.rows} : Shape{"lfm2 gate up", 1024, 9216};
   const DType formats[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,
                            DType::q8_0, DType::q4_k, DType::q5_k, DType::q6_k,
                            DType::f16,  DType::bf16, DType::f32};
   for (const DType format : formats) {
     if (!options.only.empty() && dtype_info(format).name != options.only) continue;
-    run_shape(ctx, options, format, {"lfm2 gate up", 1024, 9216});
+    run_shape(ctx, options, format, one);
   }
-  if (options.quick) return 0;
+  if (options.quick || options.cols) return 0;
   for (const Shape& shape : shapes) {
     run_shape(ctx, options, DType::q4_0, shape);
     const bool head = shape.rows > 40000;
@@ -173,6 +180,12 @@ int main(int argc, char** argv) {
       options.threads = std::max(1, std::atoi(value)), ++i;
     } else if (arg == "--seconds") {
       options.seconds = std::atof(value), ++i;
+    } else if (arg == "--tokens") {  // at most
+      options.most_tokens = std::atoll(value), ++i;
+    } else if (arg == "--shape") {  // KxN
+      if (std::sscanf(value, "%ldx%ld", &options.cols, &options.rows) != 2)
+        return std::fprintf(stderr, "--shape %s: expected KxN\n", value), 1;
+      ++i;
     } else if (arg == "--format") {
       options.only = value, ++i;
     } else if (arg == "--target") {

@@ -7,6 +7,8 @@
 // The chain of one output is the same whatever the tile, the batch or the thread, hence equal
 // bits. Decode streams every tile once (floor: bytes / bandwidth); prefill keeps a group of tiles
 // in the second-level cache while all tokens pass (floor: multiply-adds / peak).
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -28,6 +30,7 @@ struct MatmulWork {
   const PackedMatrix::Impl* weights;
   Activations activations;  // when some section is in blocks
 };
+constexpr int64_t kPrefetchBlocks = 4;      // about 1 KiB ahead
 constexpr int64_t kGroupBytes = 192 << 10;  // weights kept in the second-level cache
 }  // namespace heddle::ops
 #endif
@@ -144,6 +147,25 @@ HEDDLE_FORMAT(q5_k, 5, 0, true, true)
 HEDDLE_FORMAT(q6_k, 6, 32, false, true)
 #undef HEDDLE_FORMAT
 
+// Fetches blocks some way ahead of those in use, into the next tile where this one ends. Decode is
+// bound by memory, and the hardware's own prefetching stops at every page and tile.
+struct Prefetcher {
+  const Section* section;
+  const std::byte* tile;
+  int64_t block;
+
+  HWY_INLINE void step() {
+    if (block >= section->blocks) {
+      block -= section->blocks;
+      tile += section->tile_bytes;
+    }
+    const std::byte* codes = tile + block * section->code_bytes;
+    hwy::Prefetch(tile + section->scales_at + block * section->scale_bytes);
+    for (int64_t line = 0; line < section->code_bytes; line += 64) hwy::Prefetch(codes + line);
+    ++block;
+  }
+};
+
 template <DType kType, int NT>
 void block_tile(const TileWork& tw) {
   using F = Format<kType>;
@@ -159,9 +181,12 @@ void block_tile(const TileWork& tw) {
          cols * View::kWidth, s.blocks * View::kWidth, all.plane_size()};
   F32x16 acc[NT];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
+  Prefetcher ahead{&s, tw.tile, kPrefetchBlocks};
+  const bool streams = tw.work->args->tokens <= 4;
   F32x16 super_scale = zero16();
   F32x16 super_minimum = zero16();
   for (int64_t b = 0; b < s.blocks; ++b) {
+    if (NT <= 4 && streams) ahead.step();
     F32x16 scale;
     F32x16 minimum = zero16();
     if constexpr (F::kSuper) {
