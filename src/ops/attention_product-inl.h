@@ -135,9 +135,12 @@ HWY_NOINLINE void product(const Product& p) {
       }
     }
     if constexpr (Source::kFetchAhead) {
+      constexpr size_t kBytes = N * kLanes * sizeof(typename Source::T);
       const auto* next = reinterpret_cast<const std::byte*>(b) + ahead;
-      for (size_t n = 0; n < N * kLanes * sizeof(typename Source::T); n += 64)
-        hwy::Prefetch(next + n);
+      // Two products share each line: one fetches those of even rows, the other those of odd ones,
+      // so that requests are spread evenly.
+      if (kBytes > 32 || ((reinterpret_cast<uintptr_t>(next) >> 5 ^ static_cast<uintptr_t>(k)) & 1))
+        for (size_t n = 0; n < kBytes; n += 64) hwy::Prefetch(next + n);
     }
     a += kScores ? M : 1;
     b += stride;
