@@ -1,5 +1,7 @@
 #include "backend/arena.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 
@@ -8,7 +10,7 @@
 namespace heddle::backend {
 namespace {
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kFirstChunk = int64_t{1} << 20;
+constexpr int64_t kHugePage = int64_t{2} << 20;  // kernels walk rows that lie pages apart
 }  // namespace
 
 void Arena::Free::operator()(std::byte* data) const { std::free(data); }
@@ -26,9 +28,12 @@ void* Arena::allocate_bytes(int64_t bytes) {
     ++chunk_;
     offset_ = 0;
   }
-  const int64_t size = std::max(bytes, chunks_.empty() ? kFirstChunk : chunks_.back().size * 2);
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(kAlignment, static_cast<size_t>(size)));
+  int64_t size = std::max(bytes, chunks_.empty() ? kHugePage : chunks_.back().size * 2);
+  size = (size + kHugePage - 1) / kHugePage * kHugePage;
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(kHugePage, static_cast<size_t>(size)));
   HEDDLE_CHECK(data != nullptr, "out of memory for {} bytes of scratch", size);
+  ::madvise(data, static_cast<size_t>(size),
+            MADV_HUGEPAGE);  // a wish: without huge pages all works the same
   chunks_.push_back({std::unique_ptr<std::byte[], Free>(data), size});
   chunk_ = chunks_.size() - 1;
   offset_ = bytes;

@@ -174,7 +174,7 @@ int run(const BenchFlags& flags) {
   ThreadPool pool(ThreadPool::available_cpus());
   auto model = flags.preset.empty()
                    ? load_model(flags.load, flags.model, pool)
-                   : model::Model::from_preset(flags.preset, flags.load.options(), pool);
+                   : model::Model::preset(flags.preset, flags.load.options(), pool);
   if (!model) return report(model.error());
   std::vector<int> threads = flags.threads;
   if (threads.empty()) threads.push_back(ThreadPool::available_cpus());
