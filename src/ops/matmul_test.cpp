@@ -277,7 +277,7 @@ TEST(Pack, RequantisesFloats) {
   Runner run(1);
   const FileMatrix m = random_matrix(DType::bf16, 20, 64, 9);
   std::vector<float> values(64), want(64), got(64);
-  Bytes bytes(64);
+  Bytes bytes(128);
   for (const DType type : {DType::q8_0, DType::q4_0}) {
     const PackedMatrix packed = run.pack_one(m, {.quantize = type});
     dequantize(DType::bf16, m.data.data() + 19 * 128, 64, values.data());
