@@ -154,6 +154,7 @@ void run_thread_count(const BenchFlags& flags, const model::Model& model, int th
   Runner runner(model, pool, flags.load.kernel_set(), flags.chunk);
   for (const int64_t depth : flags.depths) {
     for (const int64_t prompt : flags.prompts) {
+      if (prompt <= 0) continue;
       const Stats stats = runner.measure(prompt, runner.chunk(), depth, flags.repetitions);
       const double peak = int8 ? limits.int8_ops : limits.fp32_flops;
       const double ops = token_work(model, depth + prompt / 2).prompt_ops;
@@ -161,6 +162,7 @@ void run_thread_count(const BenchFlags& flags, const model::Model& model, int th
                  int8 ? "int8 peak" : "fp32 peak");
     }
     for (const int64_t output : flags.outputs) {
+      if (output <= 0) continue;
       const Stats stats = runner.measure(output, 1, depth, flags.repetitions);
       const double bytes = static_cast<double>(model.step_weight_bytes()) +
                            token_work(model, depth + output / 2).state_bytes;
