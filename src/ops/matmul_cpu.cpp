@@ -326,7 +326,9 @@ HWY_INLINE BlockSums quantize_block(const float* x, int8_t* codes) {
   const float largest = max_lane(max(abs(x0), abs(x1)));
   // Below that the inverse overflows; such a block is as good as zero.
   const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-  BlockSums sums{largest / 127.0f, {}};
+  // Zero, or NaN where a value is not finite: integers would hide it.
+  const float poison = sum(add(sub(x0, x0), sub(x1, x1)));
+  BlockSums sums{largest / 127.0f + poison, {}};
   for (int h = 0; h < 2; ++h) {
     const F32x16 scaled = mul(h ? x1 : x0, set16(inverse));
     VI total = hn::Zero(DI());

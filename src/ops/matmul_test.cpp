@@ -412,6 +412,25 @@ TEST(Matmul, StridesAndAccumulate) {
   }
 }
 
+TEST(Matmul, ValuesThatAreNotFiniteShow) {
+  Runner run(1);
+  for (const DType type : kAllTypes) {
+    const PackedMatrix w = run.pack_one(random_matrix(type, 16, 256, 1));
+    for (const float bad : {NAN, INFINITY}) {
+      auto x = random_rows(3 * 256, 2);
+      x[256 + 70] = bad;
+      for (const std::string_view target : supported_targets()) {
+        ASSERT_TRUE(use_target(target));
+        std::vector<float> y(3 * 16);
+        matmul(run.ctx, x.data(), 3, w, y.data());
+        for (int i = 0; i < 48; ++i)
+          EXPECT_EQ(std::isfinite(y[i]), i / 16 != 1) << dtype_info(type).name << " " << target;
+      }
+    }
+  }
+  ASSERT_TRUE(use_target("auto"));
+}
+
 // Codes and activations at their extremes: the 16-bit partial sums must not saturate.
 TEST(Matmul, ExtremeCodesAreExact) {
   Runner run(1);
