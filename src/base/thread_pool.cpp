@@ -32,14 +32,18 @@ void wait_until(const std::atomic<uint32_t>& value, std::chrono::microseconds sp
   uint32_t seen = value.load(std::memory_order_acquire);
   if (done(seen)) return;
   if (spin.count() > 0) {
-    const auto end = std::chrono::steady_clock::now() + spin;
+    const auto start = std::chrono::steady_clock::now();
+    std::chrono::steady_clock::duration waited{};
     do {
       for (int i = 0; i < 64; ++i) {
         relax();
         seen = value.load(std::memory_order_acquire);
         if (done(seen)) return;
       }
-    } while (std::chrono::steady_clock::now() < end);
+      waited = std::chrono::steady_clock::now() - start;
+      // On a busy machine the thread waited for may be queued behind this one on the same CPU.
+      if (waited > spin / 50) std::this_thread::yield();
+    } while (waited < spin);
   }
   while (!done(seen)) {
     value.wait(seen, std::memory_order_acquire);
