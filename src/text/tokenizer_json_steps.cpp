@@ -1,6 +1,7 @@
 #include "text/tokenizer_json_steps.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "text/regex.h"
 

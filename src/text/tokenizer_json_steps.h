@@ -1,7 +1,7 @@
 #pragma once
 // The parts of tokenizer.json that become steps of a Vocabulary. Only tokenizer_json.cpp includes
 // this.
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/result.h"

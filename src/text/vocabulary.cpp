@@ -104,7 +104,8 @@ class GgufReader {
       escape_spaces();
     } else {
       out_.decoders.push_back({});  // the byte alphabet
-      // The unknown token of such files is often a real one, as the end of text: the peers never put it into a text.
+      // The unknown token of such files is often a real one, as the end of text: the peers never
+      // put it into a text.
       out_.drop_unknown_bytes = true;
     }
     strip_decoded_space(in_.add_space_prefix.value_or(false));

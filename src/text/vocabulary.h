@@ -95,11 +95,13 @@ struct Vocabulary {
   std::vector<float> scores;        // id -> score; kSentencePiece only
   std::vector<TokenType> types;     // id -> type
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
-  bool ignore_merges = false;       // a word that is a token is that token, whatever the merges say
-  bool byte_fallback = true;        // kCharacterBpe: unknown characters become <0xXX> tokens
-  bool fuse_unknown = false;        // neighbouring unknown characters become one unknown token
-  bool drop_unknown_first = false;  // symbols without a token go before merging, where there is no unknown token
-  bool drop_unknown_bytes = false;  // bytes without a token become nothing, even with an unknown token
+  bool ignore_merges = false;  // a word that is a token is that token, whatever the merges say
+  bool byte_fallback = true;   // kCharacterBpe: unknown characters become <0xXX> tokens
+  bool fuse_unknown = false;   // neighbouring unknown characters become one unknown token
+  bool drop_unknown_first =
+      false;  // symbols without a token go before merging, where there is no unknown token
+  bool drop_unknown_bytes =
+      false;  // bytes without a token become nothing, even with an unknown token
 
   std::vector<AddedToken> added;
   AddedTokenOrder added_order = AddedTokenOrder::kLongestFirst;
