@@ -3,14 +3,17 @@
 // A kernel owns 16 rows (one tile) and 1..kMaxTokens tokens and runs over the whole of k in order:
 //   float formats  acc[t] = fma(w[k], x[t][k], acc[t])                 for k = 0 ... K - 1
 //   block formats  acc[t] = fma(dot[t], w_scale * x_scale[t], acc[t])  for each 32-block, where
-//                  dot is an exact integer; formats with a minimum then add minimum * sum(x).
+//                  dot is an exact integer; formats with a minimum then add minimum * sum(x);
+//                  after the last block acc[t] = fma(w[k], outlier, acc[t]) for outliers by k
 // The chain of one output is the same whatever the tile, the batch or the thread, hence equal
 // bits. Decode streams every tile once (floor: bytes / bandwidth); prefill keeps a group of tiles
 // in the second-level cache while all tokens pass (floor: multiply-adds / peak).
 #include <hwy/cache_control.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "ops/matmul_layout.h"
@@ -166,6 +169,56 @@ struct Prefetcher {
   }
 };
 
+// Codes of 16 rows at column 4 g + i of a block, less the format's zero.
+template <int kBits, int kZero>
+HWY_INLINE F32x16 column_codes(const uint8_t* codes, int g, int i) {
+  const hn::RebindToUnsigned<DI> du;
+  const auto word = [&](int64_t at, int part, int shift) HWY_ATTR {
+    const auto* p = reinterpret_cast<const uint32_t*>(codes + at) + part * kLanes;
+    return hn::ShiftRightSame(hn::LoadU(du, p), shift);
+  };
+  return F32x16::build([&](int part) HWY_ATTR {
+    if constexpr (kBits == 8) {
+      const VI raw = hn::BitCast(DI(), word(64 * g, part, 0));
+      return hn::ConvertTo(DF(), hn::ShiftRight<24>(hn::ShiftLeftSame(raw, 24 - 8 * i)));
+    } else {
+      auto code = hn::And(word(64 * (g & 3), part, 8 * i + (g < 4 ? 0 : 4)), hn::Set(du, 15u));
+      if constexpr (kBits == 5)
+        code = hn::Or(code, hn::ShiftLeft<4>(hn::And(word(256, part, 8 * i + g), hn::Set(du, 1u))));
+      if constexpr (kBits == 6)
+        code = hn::Or(code,
+                      hn::ShiftLeft<4>(hn::And(word(256 + 64 * (g >> 2), part, 8 * i + 2 * (g & 3)),
+                                               hn::Set(du, 3u))));
+      return hn::ConvertTo(DF(), hn::Sub(hn::BitCast(DI(), code), hn::Set(DI(), kZero)));
+    }
+  });
+}
+
+// Column k of a tile: 16 weights as the floats they stand for.
+template <DType kType>
+HWY_INLINE F32x16 column(const Section& s, const std::byte* tile, int64_t k) {
+  using F = Format<kType>;
+  const int64_t b = k / 32;
+  const auto within = static_cast<int>(k % 32);
+  const F32x16 code = column_codes<F::kBits, F::kZero>(
+      reinterpret_cast<const uint8_t*>(tile) + b * s.code_bytes, within / 4, within % 4);
+  const std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
+  const std::byte* supers = tile + s.supers_at + b / 8 * s.super_bytes;
+  if constexpr (kType == DType::q6_k) {
+    HWY_ALIGN float scale[kTileRows];
+    for (int64_t r = 0; r < kTileRows; ++r)
+      scale[r] = static_cast<float>(static_cast<int8_t>(scales[2 * r + within / 16]));
+    return mul(mul(load_half(supers), load16(scale)), code);
+  } else if constexpr (F::kSuper) {
+    const F32x16 minimum = mul(load_half(supers + 32), load_u8(scales + 16));
+    return sub(mul(mul(load_half(supers), load_u8(scales)), code), minimum);
+  } else if constexpr (F::kMinimum) {
+    return fma(load_half(scales), code, load_half(scales + 32));
+  } else {
+    return mul(load_half(scales), code);
+  }
+}
+
 template <DType kType, int NT>
 void block_tile(const TileWork& tw) {
   using F = Format<kType>;
@@ -217,6 +270,11 @@ void block_tile(const TileWork& tw) {
     scales += s.scale_bytes;
     a.advance();
   }
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+    const Outlier* outlier = all.outliers + (tw.token + t) * all.outlier_room();
+    for (int32_t i = 0; i < all.outlier_counts[tw.token + t]; ++i)
+      acc[t] = fma(column<kType>(s, tw.tile, outlier[i].k), set16(outlier[i].value), acc[t]);
+  });
   store_tile<NT>(tw, acc);
 }
 
@@ -319,15 +377,44 @@ struct BlockSums {
   float scale;
   int32_t halves[2];
 };
-// 32 values to codes (nearest even), scale = max |x| / 127.
-HWY_INLINE BlockSums quantize_block(const float* x, int8_t* codes) {
-  const F32x16 x0 = load16(x);
-  const F32x16 x1 = load16(x + 16);
-  const float largest = max_lane(max(abs(x0), abs(x1)));
-  // Below that the inverse overflows; such a block is as good as zero.
-  const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+// Takes the values that stand out from x [32], zeroing them; returns how many.
+HWY_INLINE int take_outliers(float* x, float largest, Outlier* out) {
+  int count = 0;
+  while (count < kBlockOutliers) {
+    const F32x16 x0 = load16(x);
+    const F32x16 x1 = load16(x + 16);
+    if (count > 0) largest = max_lane(max(abs(x0), abs(x1)));
+    const float others = sum(fma(x0, x0, mul(x1, x1))) - largest * largest;
+    constexpr float kSquares = kOutlierDeviations * kOutlierDeviations / 31.0f;
+    if (!(largest > 1e-30f && largest * largest > kSquares * others)) break;
+    int at = 0;
+    while (std::abs(x[at]) != largest) ++at;
+    out[count++] = {at, x[at]};
+    x[at] = 0;
+  }
+  if (count == 2 && out[1].k < out[0].k) std::swap(out[0], out[1]);
+  return count;
+}
+
+// 32 values to codes (nearest even), scale = max |x| / 127 of those that are no outliers.
+HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier* outliers,
+                                    int& outlier_count) {
+  HWY_ALIGN float x[32];
+  F32x16 x0 = load16(source);
+  F32x16 x1 = load16(source + 16);
+  float largest = max_lane(max(abs(x0), abs(x1)));
+  store16(x0, x);
+  store16(x1, x + 16);
+  outlier_count = take_outliers(x, largest, outliers);
   // Zero, or NaN where a value is not finite: integers would hide it.
   const float poison = sum(add(sub(x0, x0), sub(x1, x1)));
+  if (outlier_count > 0) {
+    x0 = load16(x);
+    x1 = load16(x + 16);
+    largest = max_lane(max(abs(x0), abs(x1)));
+  }
+  // Below that the inverse overflows; such a block is as good as zero.
+  const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
   BlockSums sums{largest / 127.0f + poison, {}};
   for (int h = 0; h < 2; ++h) {
     const F32x16 scaled = mul(h ? x1 : x0, set16(inverse));
@@ -353,10 +440,14 @@ void quantize_groups(const MatmulWork& work, int64_t begin, int64_t end) {
     for (int64_t t = 0; t < width; ++t) {
       const int64_t token = group * width + t;
       const float* x = args.x + token * args.x_stride;
+      Outlier* outliers = out.outliers + token * out.outlier_room();
+      int32_t outlier_count = 0;
       for (int64_t b = 0; b < out.blocks; ++b) {
         BlockSums sums{};
         if (token < args.tokens) {
-          sums = quantize_block(x + 32 * b, codes);
+          int found = 0;
+          sums = quantize_block(x + 32 * b, codes, outliers + outlier_count, found);
+          for (; found > 0; --found) outliers[outlier_count++].k += static_cast<int32_t>(32 * b);
         } else {
           std::memset(codes, 0, sizeof codes);
         }
@@ -381,6 +472,7 @@ void quantize_groups(const MatmulWork& work, int64_t begin, int64_t end) {
         plane[Activations::kMinus32Half * size] = -32 * first;
         plane[Activations::kMinus32Rest * size] = -32 * second;
       }
+      out.outlier_counts[token] = outlier_count;
     }
   }
 }
@@ -434,6 +526,8 @@ void cpu::matmul(backend::Context& ctx, const MatmulArgs& args) {
     a.blocks = weights.cols / 32;
     a.codes = ctx.scratch.allocate<int8_t>(a.plane_size() * 32);
     a.planes = ctx.scratch.allocate<int32_t>(a.plane_size() * Activations::kPlanes);
+    a.outliers = ctx.scratch.allocate<Outlier>(a.groups * a.width * a.outlier_room());
+    a.outlier_counts = ctx.scratch.allocate<int32_t>(a.groups * a.width);
     const auto quantize = HWY_DYNAMIC_DISPATCH(quantize_groups);
     if (args.tokens * weights.cols <= kSerialActivations) {
       quantize(work, 0, a.groups);

@@ -68,6 +68,15 @@ struct PackedMatrix::Impl {
   }
 };
 
+// A value that stands out of its block of 32: with it the scale would leave the others a few
+// levels only. It is taken out of the block and multiplied with its weights in float32.
+struct Outlier {
+  int32_t k;
+  float value;
+};
+constexpr int kBlockOutliers = 2;           // of one block, at most
+constexpr float kOutlierDeviations = 4.0f;  // against the root mean square of the block's others
+
 // Activations in int8, x = scale code with code in [-127, 127], one scale for 32 values. Tokens
 // stand in groups of `width`, padded with zeros, so that a kernel finds the 4 bytes of its tokens
 // side by side: codes [groups][K/4][width][4], planes [plane][groups][K/32][width] of 32-bit
@@ -87,11 +96,14 @@ struct Activations {
   };
   int8_t* codes = nullptr;
   int32_t* planes = nullptr;
-  int64_t width = 1;   // 1, 2 or 4
-  int64_t groups = 0;  // ceil(T / width)
-  int64_t blocks = 0;  // K / 32
+  Outlier* outliers = nullptr;        // [groups width][outlier_room()], the first of each by k
+  int32_t* outlier_counts = nullptr;  // [groups width]
+  int64_t width = 1;                  // 1, 2 or 4
+  int64_t groups = 0;                 // ceil(T / width)
+  int64_t blocks = 0;                 // K / 32
 
   int64_t plane_size() const { return groups * blocks * width; }
+  int64_t outlier_room() const { return blocks * kBlockOutliers; }
 };
 
 }  // namespace heddle::ops
