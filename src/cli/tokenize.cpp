@@ -1,4 +1,5 @@
 // heddle tokenize: text to token ids and back.
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -58,7 +59,11 @@ Status decode(const text::Tokenizer& tokenizer, const std::string& input,
 }
 
 Status tokenize(const TokenizeFlags& flags, bool has_text) {
-  HEDDLE_TRY(const std::string path, flags.load.resolve(flags.model));
+  std::string path = flags.model;
+  if (!std::filesystem::exists(std::filesystem::path(path) /
+                               "tokenizer.json")) {  // else a tokenizer alone will do
+    HEDDLE_TRY(path, flags.load.resolve(flags.model));
+  }
   HEDDLE_TRY(const text::Tokenizer tokenizer, server::load_tokenizer(path));
   text::LinesOptions options;
   options.decode = flags.decode;

@@ -121,8 +121,9 @@ def test_disconnect_frees_the_slot(server):
 
 
 def test_stops_and_logprobs(server):
-    stop = server.chat([user("Count from 1 to 9 with commas.")], temperature=0, max_tokens=40, stop=[", 3", "3,"])
-    assert "3" not in stop["choices"][0]["message"]["content"]
+    stop = server.chat([user("Count from 1 to 9 with commas.")], temperature=0, max_tokens=40, stop=["7", "3"])
+    choice = stop["choices"][0]
+    assert "3" not in choice["message"]["content"] and choice["finish_reason"] == "stop", choice
     scored = server.chat([user("Hi")], temperature=0, max_tokens=3, logprobs=True, top_logprobs=2)
     content = scored["choices"][0]["logprobs"]["content"]
     assert content and all(len(c["top_logprobs"]) == 2 and c["logprob"] <= 0 for c in content)
