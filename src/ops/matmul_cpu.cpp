@@ -408,7 +408,11 @@ HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier*
   outlier_count = take_outliers(x, largest, outliers);
   // Zero, or NaN where a value is not finite: integers would hide it.
   const float poison = sum(add(sub(x0, x0), sub(x1, x1)));
-  if (outlier_count > 0) {
+  if (!(poison == 0.0f)) {  // codes of what is not finite would be arbitrary integers
+    x0 = zero16();
+    x1 = zero16();
+    largest = 0;
+  } else if (outlier_count > 0) {
     x0 = load16(x);
     x1 = load16(x + 16);
     largest = max_lane(max(abs(x0), abs(x1)));
