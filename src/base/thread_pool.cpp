@@ -69,6 +69,7 @@ struct ThreadPool::Impl {
   }
 
   void work(int thread) {
+    const FlushDenormals flush;
     for (uint32_t seen = 0;; ++seen) {
       wait_until(generation, spin, [seen](uint32_t value) { return value != seen; });
       if (stop) return;

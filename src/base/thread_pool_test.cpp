@@ -54,4 +54,20 @@ TEST(ThreadPool, SleepsAndWakes) {
 TEST(ThreadPool, KnowsItsCpus) { EXPECT_GE(ThreadPool::available_cpus(), 1); }
 
 }  // namespace
+// A row's bits may not depend on who computes it.
+TEST(ThreadPool, DenormalsAreZeroOnEveryThread) {
+  const volatile float small = 1e-30f;
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    std::vector<float> run(static_cast<size_t>(threads), 1), loop(64, 1);
+    pool.run([&](int thread) { run[static_cast<size_t>(thread)] = small * small * 1e25f; });
+    pool.parallel_for(64, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) loop[static_cast<size_t>(i)] = small * 1e-10f;
+    });
+    for (const float x : run) EXPECT_EQ(x, 0.0f);
+    for (const float x : loop) EXPECT_EQ(x, 0.0f);
+  }
+  EXPECT_NE(small * 1e-10f, 0.0f) << "the mode ends with the loop";
+}
+
 }  // namespace heddle

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/denormals.h"
 #include "ops/activation.h"
 #include "ops/norm.h"
 
@@ -102,6 +103,7 @@ float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
                      std::span<const int32_t> tokens,
                      std::span<state::SequenceState* const> sequences,
                      std::span<const int32_t> rows) const {
+  const FlushDenormals flush;
   HEDDLE_CHECK(std::ssize(tokens) == batch.tokens);
   HEDDLE_CHECK(sequences.size() == batch.segments.size());
   const int64_t width = spec_.d_model;
@@ -142,6 +144,7 @@ float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
 }
 
 void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) const {
+  const FlushDenormals flush;
   norm_rows(ctx, x, rows, spec_.d_model, final_norm_, spec_.norm_eps, x);
   ops::matmul(ctx, x, rows, head_matrix(), logits);
 }
@@ -174,6 +177,7 @@ void Model::forward(backend::Context& ctx, const state::BatchView& batch,
 }
 
 void Model::fold(backend::Context& ctx, state::SequenceState& sequence) const {
+  const FlushDenormals flush;
   for (int64_t l = 0; l < std::ssize(layers_); ++l) {
     backend::ArenaScope scope(ctx.scratch);
     const int64_t first = layout().first_part[static_cast<size_t>(l)];

@@ -17,6 +17,7 @@
 #include <limits>
 #include <vector>
 
+#include "base/denormals.h"
 #include "ops/attention.h"
 #include "ops/attention_tile.h"
 #undef HWY_TARGET_INCLUDE
@@ -179,6 +180,7 @@ void cpu::store_kv(backend::Context& ctx, const StoreKvArgs& args) {
 }
 
 void cpu::attention(backend::Context& ctx, const AttentionArgs& args) {
+  const FlushDenormals flush;
   const KvShape& shape = args.kv.shape;
   HEDDLE_CHECK(shape.kv_heads > 0 && args.heads % shape.kv_heads == 0, "heads {} kv heads {}",
                args.heads, shape.kv_heads);

@@ -16,13 +16,17 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/denormals.h"
 #include "ops/matmul_layout.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/matmul_cpu.cpp"
 #include "ops/simd.h"
 // After simd.h: compiled per target.
 #include "ops/math-inl.h"
+#include "ops/matmul_activations-inl.h"
 #include "ops/matmul_dot-inl.h"
+#include "ops/matmul_format-inl.h"
+#include "ops/matmul_panel-inl.h"
 
 #ifndef HEDDLE_OPS_MATMUL_WORK
 #define HEDDLE_OPS_MATMUL_WORK
@@ -120,36 +124,6 @@ void float_tile(const TileWork& tw) {
   });
 }
 
-// 16 bytes as floats.
-HWY_INLINE F32x16 load_u8(const std::byte* p) {
-  return F32x16::build([&](int i) HWY_ATTR {
-    const hn::Rebind<uint8_t, DI> d8;
-    return hn::ConvertTo(
-        DF(), hn::PromoteTo(DI(), hn::LoadU(d8, reinterpret_cast<const uint8_t*>(p) + i * kLanes)));
-  });
-}
-HWY_INLINE F32x16 load_half(const std::byte* p) {
-  return load16_f16(reinterpret_cast<const uint16_t*>(p));
-}
-
-template <DType kType>
-struct Format;
-#define HEDDLE_FORMAT(type, bits, zero_code, has_minimum, k_quant)  \
-  template <>                                                       \
-  struct Format<DType::type> {                                      \
-    static constexpr int kBits = bits, kZero = zero_code;           \
-    static constexpr bool kMinimum = has_minimum, kSuper = k_quant; \
-  };
-HEDDLE_FORMAT(q4_0, 4, 8, false, false)
-HEDDLE_FORMAT(q4_1, 4, 0, true, false)
-HEDDLE_FORMAT(q5_0, 5, 16, false, false)
-HEDDLE_FORMAT(q5_1, 5, 0, true, false)
-HEDDLE_FORMAT(q8_0, 8, 0, false, false)
-HEDDLE_FORMAT(q4_k, 4, 0, true, true)
-HEDDLE_FORMAT(q5_k, 5, 0, true, true)
-HEDDLE_FORMAT(q6_k, 6, 32, false, true)
-#undef HEDDLE_FORMAT
-
 // Fetches blocks some way ahead of those in use, into the next tile where this one ends. Decode is
 // bound by memory, and the hardware's own prefetching stops at every page and tile.
 struct Prefetcher {
@@ -169,114 +143,105 @@ struct Prefetcher {
   }
 };
 
-// Codes of 16 rows at column 4 g + i of a block, less the format's zero.
-template <int kBits, int kZero>
-HWY_INLINE F32x16 column_codes(const uint8_t* codes, int g, int i) {
-  const hn::RebindToUnsigned<DI> du;
-  const auto word = [&](int64_t at, int part, int shift) HWY_ATTR {
-    const auto* p = reinterpret_cast<const uint32_t*>(codes + at) + part * kLanes;
-    return hn::ShiftRightSame(hn::LoadU(du, p), shift);
-  };
-  return F32x16::build([&](int part) HWY_ATTR {
-    if constexpr (kBits == 8) {
-      const VI raw = hn::BitCast(DI(), word(64 * g, part, 0));
-      return hn::ConvertTo(DF(), hn::ShiftRight<24>(hn::ShiftLeftSame(raw, 24 - 8 * i)));
-    } else {
-      auto code = hn::And(word(64 * (g & 3), part, 8 * i + (g < 4 ? 0 : 4)), hn::Set(du, 15u));
-      if constexpr (kBits == 5)
-        code = hn::Or(code, hn::ShiftLeft<4>(hn::And(word(256, part, 8 * i + g), hn::Set(du, 1u))));
-      if constexpr (kBits == 6)
-        code = hn::Or(code,
-                      hn::ShiftLeft<4>(hn::And(word(256 + 64 * (g >> 2), part, 8 * i + 2 * (g & 3)),
-                                               hn::Set(du, 3u))));
-      return hn::ConvertTo(DF(), hn::Sub(hn::BitCast(DI(), code), hn::Set(DI(), kZero)));
-    }
+// acc[t] += weights of the tile times the values that stood out of token's blocks, by k.
+template <DType kType, int NT>
+HWY_INLINE void add_outliers(const Section& s, const std::byte* tile, const Activations& all,
+                             int64_t token, F32x16* acc) {
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+    const Outlier* outlier = all.outliers + (token + t) * all.outlier_room();
+    for (int32_t i = 0; i < all.outlier_counts[token + t]; ++i)
+      acc[t] = fma(column<kType>(s, tile, outlier[i].k), set16(outlier[i].value), acc[t]);
   });
-}
-
-// Column k of a tile: 16 weights as the floats they stand for.
-template <DType kType>
-HWY_INLINE F32x16 column(const Section& s, const std::byte* tile, int64_t k) {
-  using F = Format<kType>;
-  const int64_t b = k / 32;
-  const auto within = static_cast<int>(k % 32);
-  const F32x16 code = column_codes<F::kBits, F::kZero>(
-      reinterpret_cast<const uint8_t*>(tile) + b * s.code_bytes, within / 4, within % 4);
-  const std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
-  const std::byte* supers = tile + s.supers_at + b / 8 * s.super_bytes;
-  if constexpr (kType == DType::q6_k) {
-    HWY_ALIGN float scale[kTileRows];
-    for (int64_t r = 0; r < kTileRows; ++r)
-      scale[r] = static_cast<float>(static_cast<int8_t>(scales[2 * r + within / 16]));
-    return mul(mul(load_half(supers), load16(scale)), code);
-  } else if constexpr (F::kSuper) {
-    const F32x16 minimum = mul(load_half(supers + 32), load_u8(scales + 16));
-    return sub(mul(mul(load_half(supers), load_u8(scales)), code), minimum);
-  } else if constexpr (F::kMinimum) {
-    return fma(load_half(scales), code, load_half(scales + 32));
-  } else {
-    return mul(load_half(scales), code);
-  }
 }
 
 template <DType kType, int NT>
 void block_tile(const TileWork& tw) {
   using F = Format<kType>;
   const Section& s = *tw.section;
-  const int64_t cols = tw.work->weights->cols;
   const auto* codes = reinterpret_cast<const uint8_t*>(tw.tile);
-  const std::byte* scales = tw.tile + s.scales_at;
-  const std::byte* supers = tw.tile + s.supers_at;
   const Activations& all = tw.work->activations;
-  using View = ActivationView<NT>;
-  const int64_t group = tw.token / View::kWidth;
-  View a{all.codes + group * cols * View::kWidth, all.planes + group * s.blocks * View::kWidth,
-         cols * View::kWidth, s.blocks * View::kWidth, all.plane_size()};
+  ActivationView<NT> a;
   F32x16 acc[NT];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
   Prefetcher ahead{&s, tw.tile, kPrefetchBlocks};
   const bool streams = tw.work->args->tokens <= 4;
-  F32x16 super_scale = zero16();
-  F32x16 super_minimum = zero16();
   for (int64_t b = 0; b < s.blocks; ++b) {
+    if (b % Activations::kStretch == 0) a = activation_view<NT>(all, tw.token, b);
     if (NT <= 4 && streams) ahead.step();
-    F32x16 scale;
-    F32x16 minimum = zero16();
-    if constexpr (F::kSuper) {
-      if (b % 8 == 0) {
-        super_scale = load_half(supers);
-        if constexpr (F::kMinimum) super_minimum = load_half(supers + 32);
-        supers += F::kMinimum ? 64 : 32;
-      }
-      scale = kType == DType::q6_k ? super_scale : mul(super_scale, load_u8(scales));
-      // value = scale code - minimum
-      if constexpr (F::kMinimum) minimum = mul(super_minimum, sub(zero16(), load_u8(scales + 16)));
-    } else {
-      scale = load_half(scales);
-      if constexpr (F::kMinimum) minimum = load_half(scales + 32);
-    }
+    const RowScales scales = row_scales<kType>(s, tw.tile, b);
     F32x16 dots[NT];
     if constexpr (kType == DType::q6_k) {
-      block_dots_q6<NT>(codes, scales, a, dots);
+      block_dots_q6<NT>(codes, tw.tile + s.scales_at + b * s.scale_bytes, a, dots);
     } else {
       block_dots<F::kBits, F::kZero, NT>(codes, a, dots);
     }
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      acc[t] = fma(dots[t], mul(scale, set16(a.number(Activations::kScale, t))), acc[t]);
+      acc[t] = fma(dots[t], mul(scales.scale, set16(a.number(Activations::kScale, t))), acc[t]);
       if constexpr (F::kMinimum)
-        acc[t] = fma(minimum, set16(a.number(Activations::kScaledSum, t)), acc[t]);
+        acc[t] = fma(scales.minimum, set16(a.number(Activations::kScaledSum, t)), acc[t]);
     });
     codes += s.code_bytes;
-    scales += s.scale_bytes;
     a.advance();
   }
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    const Outlier* outlier = all.outliers + (tw.token + t) * all.outlier_room();
-    for (int32_t i = 0; i < all.outlier_counts[tw.token + t]; ++i)
-      acc[t] = fma(column<kType>(s, tw.tile, outlier[i].k), set16(outlier[i].value), acc[t]);
-  });
+  add_outliers<kType, NT>(s, tw.tile, all, tw.token, acc);
   store_tile<NT>(tw, acc);
 }
+
+#if HWY_TARGET == HWY_AVX3_DL
+// All tokens with kTiles tiles from `tile` on.
+template <DType kType, int kTiles>
+void panel_tiles(const MatmulWork& work, const Section& s, const std::byte* tile,
+                 const std::byte* next, int64_t token, int64_t tokens, Panel& panel,
+                 PanelSums& sums) {
+  const MatmulArgs& args = *work.args;
+  const int64_t row = s.first_row + (tile - work.weights->tile(s, 0)) / s.tile_bytes * kTileRows;
+  // Lines that are about to be written, most of them far from each other.
+  const auto expect = [&](int64_t quad) HWY_ATTR {
+    const float* y = args.y + (token + 4 * quad) * args.y_stride + row;
+    const int64_t rows = std::min<int64_t>(4, tokens - 4 * quad);
+    for (int64_t t = 0; t < rows; ++t, y += args.y_stride)
+      for (int64_t i = 0; i < kTiles; ++i) __builtin_prefetch(y + 16 * i, 1);
+  };
+  const auto finish = [&](int64_t quad, const float(*values)[4][16]) HWY_ATTR {
+    for (int64_t i = 0; i < kTiles; ++i) {
+      TileWork tw{tile + i * s.tile_bytes, &s, &work, token + 4 * quad,
+                  std::min<int64_t>(4, tokens - 4 * quad)};
+      F32x16 acc[4];
+      unroll<4>([&](auto t) HEDDLE_LAMBDA { acc[t] = load16(values[i][t]); });
+      add_outliers<kType, 4>(s, tw.tile, work.activations, tw.token, acc);
+      store_tile<4>(tw, acc);
+    }
+  };
+  panel_product<kType, kTiles>(s, tile, next, work.activations, token, tokens, panel, sums, expect,
+                               finish);
+}
+
+template <DType kType>
+void section_panels(const MatmulWork& work, const Section& s, int64_t begin, int64_t end) {
+  Panel panel;
+  PanelSums sums;
+  for (int64_t token = 0; token < work.args->tokens; token += kPanelTokens) {
+    const int64_t tokens = std::min(kPanelTokens, work.args->tokens - token);
+    for (int64_t index = begin; index < end; index += kPanelTiles) {
+      const std::byte* tile = work.weights->tile(s, index);
+      // Fewer may follow; what is fetched in vain belongs to the matrix all the same, or is this
+      // one.
+      const bool more = index + 2 * kPanelTiles <= s.tiles;
+      const std::byte* next = more ? work.weights->tile(s, index + kPanelTiles) : tile;
+      switch (std::min(kPanelTiles, end - index)) {
+        case 1:
+          panel_tiles<kType, 1>(work, s, tile, next, token, tokens, panel, sums);
+          break;
+        case 2:
+          panel_tiles<kType, 2>(work, s, tile, next, token, tokens, panel, sums);
+          break;
+        default:
+          panel_tiles<kType, 3>(work, s, tile, next, token, tokens, panel, sums);
+      }
+    }
+  }
+}
+#endif
 
 using TileKernel = void (*)(const TileWork&);
 struct Kernel {
@@ -289,6 +254,8 @@ struct Kernel {
 struct Kernels {
   Kernel kernels[5];
   bool padded;  // may take more tokens than there are, within a group of activations
+  // Tiles [begin, end) of a section for kLeastPanelTokens and more; may be absent.
+  void (*panels)(const MatmulWork& work, const Section& s, int64_t begin, int64_t end) = nullptr;
 };
 
 template <class T, int NT>
@@ -306,9 +273,13 @@ Kernels float_kernels() {
 template <DType kType>
 Kernels block_kernels() {
   const Kernel last = {kBlockTokens, block_tile<kType, kBlockTokens>};
-  return {
+  Kernels kernels = {
       {{1, block_tile<kType, 1>}, {2, block_tile<kType, 2>}, {4, block_tile<kType, 4>}, last, last},
       true};
+#if HWY_TARGET == HWY_AVX3_DL
+  kernels.panels = section_panels<kType>;
+#endif
+  return kernels;
 }
 
 Kernels kernels_of(DType dtype) {
@@ -344,6 +315,8 @@ Kernels kernels_of(DType dtype) {
 void section_tiles(const MatmulWork& work, const Section& s, int64_t begin, int64_t end) {
   const Kernels kernels = kernels_of(s.dtype);
   const int64_t tokens = work.args->tokens;
+  if (kernels.panels != nullptr && tokens >= kLeastPanelTokens)
+    return kernels.panels(work, s, begin, end);
   const int64_t width = work.activations.width;
   const int64_t group = tokens > 1 ? std::max<int64_t>(1, kGroupBytes / s.tile_bytes) : s.tiles;
   for (int64_t first = begin; first < end; first += group) {
@@ -373,112 +346,8 @@ void matmul_tiles(const MatmulWork& work, int64_t begin, int64_t end) {
   }
 }
 
-struct BlockSums {
-  float scale;
-  int32_t halves[2];
-};
-// Takes the values that stand out from x [32], zeroing them; returns how many.
-HWY_INLINE int take_outliers(float* x, float largest, Outlier* out) {
-  int count = 0;
-  while (count < kBlockOutliers) {
-    const F32x16 x0 = load16(x);
-    const F32x16 x1 = load16(x + 16);
-    if (count > 0) largest = max_lane(max(abs(x0), abs(x1)));
-    const float others = sum(fma(x0, x0, mul(x1, x1))) - largest * largest;
-    constexpr float kSquares = kOutlierDeviations * kOutlierDeviations / 31.0f;
-    if (!(largest > 1e-30f && largest * largest > kSquares * others)) break;
-    int at = 0;
-    while (std::abs(x[at]) != largest) ++at;
-    out[count++] = {at, x[at]};
-    x[at] = 0;
-  }
-  if (count == 2 && out[1].k < out[0].k) std::swap(out[0], out[1]);
-  return count;
-}
-
-// 32 values to codes (nearest even), scale = max |x| / 127 of those that are no outliers.
-HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier* outliers,
-                                    int& outlier_count) {
-  HWY_ALIGN float x[32];
-  F32x16 x0 = load16(source);
-  F32x16 x1 = load16(source + 16);
-  float largest = max_lane(max(abs(x0), abs(x1)));
-  store16(x0, x);
-  store16(x1, x + 16);
-  outlier_count = take_outliers(x, largest, outliers);
-  // Zero, or NaN where a value is not finite: integers would hide it.
-  const float poison = sum(add(sub(x0, x0), sub(x1, x1)));
-  if (!(poison == 0.0f)) {  // codes of what is not finite would be arbitrary integers
-    x0 = zero16();
-    x1 = zero16();
-    largest = 0;
-  } else if (outlier_count > 0) {
-    x0 = load16(x);
-    x1 = load16(x + 16);
-    largest = max_lane(max(abs(x0), abs(x1)));
-  }
-  // Below that the inverse overflows; such a block is as good as zero.
-  const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-  BlockSums sums{largest / 127.0f + poison, {}};
-  for (int h = 0; h < 2; ++h) {
-    const F32x16 scaled = mul(h ? x1 : x0, set16(inverse));
-    VI total = hn::Zero(DI());
-    for (int i = 0; i < kParts; ++i) {
-      const VI q = hn::NearestInt(scaled.v[i]);
-      const hn::Rebind<int8_t, DI> d8;
-      hn::StoreU(hn::DemoteTo(d8, q), d8, codes + 16 * h + i * kLanes);
-      total = hn::Add(total, q);
-    }
-    sums.halves[h] = hn::GetLane(hn::SumOfLanes(DI(), total));
-  }
-  return sums;
-}
-
-// Token groups [begin, end) of the activations.
 void quantize_groups(const MatmulWork& work, int64_t begin, int64_t end) {
-  const MatmulArgs& args = *work.args;
-  const Activations& out = work.activations;
-  const int64_t width = out.width;
-  alignas(64) int8_t codes[32];
-  for (int64_t group = begin; group < end; ++group) {
-    for (int64_t t = 0; t < width; ++t) {
-      const int64_t token = group * width + t;
-      const float* x = args.x + token * args.x_stride;
-      Outlier* outliers = out.outliers + token * out.outlier_room();
-      int32_t outlier_count = 0;
-      for (int64_t b = 0; b < out.blocks; ++b) {
-        BlockSums sums{};
-        if (token < args.tokens) {
-          int found = 0;
-          sums = quantize_block(x + 32 * b, codes, outliers + outlier_count, found);
-          for (; found > 0; --found) outliers[outlier_count++].k += static_cast<int32_t>(32 * b);
-        } else {
-          std::memset(codes, 0, sizeof codes);
-        }
-        const int64_t block = group * out.blocks + b;
-        int8_t* to = out.codes + 32 * block * width + 4 * t;
-        for (int g = 0; g < 8; ++g) std::memcpy(to + 4 * g * width, codes + 4 * g, 4);
-        const int32_t first = sums.halves[0];
-        const int32_t second = sums.halves[1];
-        const int32_t sum = first + second;
-        const float scaled_sum = sums.scale * static_cast<float>(sum);
-        const int16_t fours[2] = {static_cast<int16_t>(-4 * sum), static_cast<int16_t>(-4 * sum)};
-        const int16_t halves[2] = {static_cast<int16_t>(first), static_cast<int16_t>(second)};
-        int32_t* plane = out.planes + block * width + t;
-        const int64_t size = out.plane_size();
-        std::memcpy(plane + Activations::kScale * size, &sums.scale, 4);
-        std::memcpy(plane + Activations::kScaledSum * size, &scaled_sum, 4);
-        plane[Activations::kMinus8 * size] = -8 * sum;
-        plane[Activations::kMinus16 * size] = -16 * sum;
-        plane[Activations::kMinus128 * size] = -128 * sum;
-        std::memcpy(plane + Activations::kMinus4Pair * size, fours, 4);
-        std::memcpy(plane + Activations::kHalves * size, halves, 4);
-        plane[Activations::kMinus32Half * size] = -32 * first;
-        plane[Activations::kMinus32Rest * size] = -32 * second;
-      }
-      out.outlier_counts[token] = outlier_count;
-    }
-  }
+  quantize_activations(*work.args, work.activations, begin, end);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -516,6 +385,7 @@ constexpr int64_t kSerialActivations = 16 << 10;
 }  // namespace
 
 void cpu::matmul(backend::Context& ctx, const MatmulArgs& args) {
+  const FlushDenormals flush;
   const PackedMatrix::Impl& weights = args.weights->impl();
   if (args.tokens <= 0) return;
   HEDDLE_CHECK(args.y_stride >= weights.rows || args.tokens == 1, "y stride {} for {} rows",
@@ -528,6 +398,7 @@ void cpu::matmul(backend::Context& ctx, const MatmulArgs& args) {
     a.width = args.tokens >= 3 ? 4 : args.tokens;
     a.groups = (args.tokens + a.width - 1) / a.width;
     a.blocks = weights.cols / 32;
+    for (const Section& s : weights.sections) a.used |= Activations::planes_of(s.dtype);
     a.codes = ctx.scratch.allocate<int8_t>(a.plane_size() * 32);
     a.planes = ctx.scratch.allocate<int32_t>(a.plane_size() * Activations::kPlanes);
     a.outliers = ctx.scratch.allocate<Outlier>(a.groups * a.width * a.outlier_room());

@@ -68,6 +68,17 @@ struct ActivationView {
     planes += kWidth;
   }
 };
+// Tokens token ... token + NT - 1 from block `block` to the end of its stretch.
+template <int NT>
+HWY_INLINE ActivationView<NT> activation_view(const Activations& all, int64_t token,
+                                              int64_t block) {
+  constexpr int64_t kWidth = ActivationView<NT>::kWidth;
+  const int64_t index = all.index(token / kWidth, block);
+  const int64_t stride = all.stretch_blocks(block) * kWidth;
+  return {all.codes + index * 32 * kWidth, all.planes + index * kWidth, stride * 32, stride,
+          all.plane_size()};
+}
+
 constexpr Activations::Plane minus(int zero) {
   return zero == 8    ? Activations::kMinus8
          : zero == 16 ? Activations::kMinus16
@@ -123,14 +134,23 @@ HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { dots[t].v[0].raw = _mm512_cvtepi32_ps(sums[t]); });
 }
 
+// The two scales of each row's block, from int8 [16][2].
+struct HalfScales {
+  __m512 first;
+  __m512 second;
+};
+HWY_INLINE HalfScales half_scales(const std::byte* scales) {
+  const __m512i pairs =
+      _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16)),
+          _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 16))};
+}
+
 // scales: int8 [16][2], one per row and 16-block. dots = sum of scale (code - 32) a.
 template <int NT>
 HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
                               const ActivationView<NT>& a, F32x16* dots) {
-  const __m512i pairs =
-      _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scales)));
-  const __m512 first = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16));
-  const __m512 second = _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 16));
+  const HalfScales halves = half_scales(scales);
   unroll<2>([&](auto half) HEDDLE_LAMBDA {
     __m512i sums[NT];
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
@@ -145,8 +165,8 @@ HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
     // Products and their sum are integers below 2^24: no rounding.
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
       const __m512 sum = _mm512_cvtepi32_ps(sums[t]);
-      dots[t].v[0].raw =
-          half ? _mm512_fmadd_ps(sum, second, dots[t].v[0].raw) : _mm512_mul_ps(sum, first);
+      dots[t].v[0].raw = half ? _mm512_fmadd_ps(sum, halves.second, dots[t].v[0].raw)
+                              : _mm512_mul_ps(sum, halves.first);
     });
   });
 }

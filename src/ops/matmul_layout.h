@@ -22,6 +22,7 @@
 //   q4_1 q5_1        f16 scale [16], f16 minimum [16]
 //   q4_k q5_k        u8 scale [16], u8 minimum [16]; supers: f16 scale [16], f16 minimum [16]
 //   q6_k             i8 scale [16][2] (the two 16-blocks); supers: f16 scale [16]
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -79,9 +80,13 @@ constexpr float kOutlierDeviations = 4.0f;  // against the root mean square of t
 
 // Activations in int8, x = scale code with code in [-127, 127], one scale for 32 values. Tokens
 // stand in groups of `width`, padded with zeros, so that a kernel finds the 4 bytes of its tokens
-// side by side: codes [groups][K/4][width][4], planes [plane][groups][K/32][width] of 32-bit
-// numbers, precomputed in the form in which some kernel broadcasts them.
+// side by side. Columns are cut into stretches of kStretch blocks, so that groups that pass one
+// after the other through a stretch are neighbours in memory:
+//   codes  [stretches][groups][blocks of the stretch][8][width][4]
+//   planes [plane][stretches][groups][blocks of the stretch][width] of 32-bit numbers, precomputed
+//          in the form in which some kernel broadcasts them
 struct Activations {
+  static constexpr int64_t kStretch = 16;
   enum Plane {
     kScale,        // float
     kScaledSum,    // float: scale * sum of the codes
@@ -94,16 +99,41 @@ struct Activations {
     kMinus32Rest,  // int32: -32 * sum of the second 16 codes
     kPlanes
   };
+  // Planes that a kernel of the format reads, as bits.
+  static constexpr uint32_t planes_of(DType dtype) {
+    const auto bits = [](auto... planes) { return (0u | ... | (1u << planes)); };
+    switch (dtype) {
+      case DType::q4_0:
+        return bits(kScale, kMinus8, kMinus4Pair);
+      case DType::q5_0:
+        return bits(kScale, kMinus16);
+      case DType::q8_0:
+        return bits(kScale, kMinus128);
+      case DType::q6_k:
+        return bits(kScale, kMinus32Half, kMinus32Rest, kHalves);
+      default:
+        return bits(kScale, kScaledSum);
+    }
+  }
   int8_t* codes = nullptr;
   int32_t* planes = nullptr;
   Outlier* outliers = nullptr;        // [groups width][outlier_room()], the first of each by k
   int32_t* outlier_counts = nullptr;  // [groups width]
+  uint32_t used = 0;                  // planes that are filled, as bits
   int64_t width = 1;                  // 1, 2 or 4
   int64_t groups = 0;                 // ceil(T / width)
   int64_t blocks = 0;                 // K / 32
 
   int64_t plane_size() const { return groups * blocks * width; }
   int64_t outlier_room() const { return blocks * kBlockOutliers; }
+  int64_t stretch_blocks(int64_t block) const {
+    return std::min(kStretch, blocks - block / kStretch * kStretch);
+  }
+  // Index of a block of a group: its codes are at 32 width times that, its numbers at width times.
+  int64_t index(int64_t group, int64_t block) const {
+    const int64_t within = block % kStretch;
+    return (block - within) * groups + group * stretch_blocks(block) + within;
+  }
 };
 
 }  // namespace heddle::ops

@@ -330,7 +330,8 @@ TEST(Matmul, BitsDependOnTheRowAlone) {
   Runner first(1);
   for (const DType type : kAllTypes) {
     SCOPED_TRACE(std::string(dtype_info(type).name));
-    const int64_t cols = dtype_info(type).block_elements == 256 ? 512 : 352;
+    // Three stretches of activations, the last one short.
+    const int64_t cols = dtype_info(type).block_elements == 256 ? 1280 : 1120;
     const PackedMatrix w = first.pack_one(random_matrix(type, 83, cols, 21));
     const auto x = random_rows(kTokens * cols, 22);
     ASSERT_TRUE(use_target("auto"));
@@ -353,6 +354,32 @@ TEST(Matmul, BitsDependOnTheRowAlone) {
           EXPECT_TRUE(same_bits(y, want)) << "threads " << threads << " chunk " << chunk;
         }
       }
+    }
+  }
+  ASSERT_TRUE(use_target("auto"));
+}
+
+// More tokens than pass one panel, with values that stand out of their blocks.
+TEST(Matmul, BitsOfLongPromptsDependOnTheRowAlone) {
+  constexpr int64_t kTokens = 523;
+  constexpr int64_t kCols = 768;
+  Runner run(2);
+  for (const DType type : {DType::q4_0, DType::q4_k, DType::q6_k, DType::q8_0}) {
+    SCOPED_TRACE(std::string(dtype_info(type).name));
+    const PackedMatrix w = run.pack_one(random_matrix(type, 70, kCols, 31));
+    auto x = random_rows(kTokens * kCols, 32);
+    for (size_t i = 5; i < x.size(); i += 97) x[i] *= 30.0f;
+    for (const std::string_view target : supported_targets()) {
+      if (target == "scalar") continue;
+      ASSERT_TRUE(use_target(target));
+      SCOPED_TRACE(std::string(target));
+      const auto whole = run.multiply(w, x.data(), kTokens);
+      std::vector<float> parts;
+      for (int64_t t = 0; t < kTokens; t += 3) {
+        const auto part = run.multiply(w, x.data() + t * kCols, std::min<int64_t>(3, kTokens - t));
+        parts.insert(parts.end(), part.begin(), part.end());
+      }
+      EXPECT_TRUE(same_bits(parts, whole));
     }
   }
   ASSERT_TRUE(use_target("auto"));

@@ -1,0 +1,195 @@
+// Activations to int8, compiled once per target. One pass over x: a block of 32 is two registers of
+// 16 floats; its largest magnitude is found on the bits, where what is not finite is larger than
+// any number. Floor: 4 bytes read and about 1.5 written a value.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "ops/matmul.h"
+#include "ops/matmul_layout.h"
+#include "ops/simd.h"
+// After simd.h: compiled per target.
+#include "ops/math-inl.h"
+
+#if defined(HEDDLE_OPS_MATMUL_ACTIVATIONS_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef HEDDLE_OPS_MATMUL_ACTIVATIONS_INL_H
+#undef HEDDLE_OPS_MATMUL_ACTIVATIONS_INL_H
+#else
+#define HEDDLE_OPS_MATMUL_ACTIVATIONS_INL_H
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace heddle::ops {
+namespace HWY_NAMESPACE {
+
+struct BlockSums {
+  float scale;
+  int32_t halves[2];  // sums of the first and second 16 codes
+};
+
+// The largest magnitude of 32 values; infinity or NaN if one of them is not finite.
+HWY_INLINE float largest_of(F32x16 x0, F32x16 x1) {
+  const VI mask = hn::Set(DI(), 0x7fffffff);
+  VI top = hn::Zero(DI());
+  for (int i = 0; i < kParts; ++i) {
+    top = hn::Max(top, hn::And(hn::BitCast(DI(), x0.v[i]), mask));
+    top = hn::Max(top, hn::And(hn::BitCast(DI(), x1.v[i]), mask));
+  }
+  const int32_t bits = hn::GetLane(hn::MaxOfLanes(DI(), top));
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Whether a value of magnitude `largest` stands out of its block.
+HWY_INLINE bool stands_out(F32x16 x0, F32x16 x1, float largest) {
+  const float others = sum(fma(x0, x0, mul(x1, x1))) - largest * largest;
+  constexpr float kSquares = kOutlierDeviations * kOutlierDeviations / 31.0f;
+  return largest > 1e-30f && largest * largest > kSquares * others;
+}
+
+// Takes the values that stand out from x [32], zeroing them; returns how many. `largest` becomes
+// that of what is left.
+HWY_NOINLINE int take_outliers(float* x, float& largest, Outlier* out) {
+  int count = 0;
+  while (count < kBlockOutliers && stands_out(load16(x), load16(x + 16), largest)) {
+    int at = 0;
+    while (std::abs(x[at]) != largest) ++at;
+    out[count++] = {at, x[at]};
+    x[at] = 0;
+    largest = largest_of(load16(x), load16(x + 16));
+  }
+  if (count == 2 && out[1].k < out[0].k) std::swap(out[0], out[1]);
+  return count;
+}
+
+HWY_INLINE void sum_halves(const int8_t* codes, int32_t* halves) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int h = 0; h < 2; ++h)
+    for (int i = halves[h] = 0; i < 16; ++i) halves[h] += codes[16 * h + i];
+#else
+  const hn::FixedTag<uint8_t, 16> d8;
+  const hn::FixedTag<uint64_t, 2> d64;
+  for (int h = 0; h < 2; ++h) {
+    const auto raw = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(codes) + 16 * h);
+    const auto eights = hn::SumsOf8(hn::Xor(raw, hn::Set(d8, 128)));
+    halves[h] = static_cast<int32_t>(hn::GetLane(hn::SumOfLanes(d64, eights))) - 16 * 128;
+  }
+#endif
+}
+
+// 32 values to codes (nearest even), scale = max |x| / 127 of those that are no outliers.
+HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier* outliers,
+                                    int& outlier_count) {
+  F32x16 x0 = load16(source);
+  F32x16 x1 = load16(source + 16);
+  float largest = largest_of(x0, x1);
+  outlier_count = 0;
+  BlockSums sums{0.0f, {0, 0}};
+  if (!std::isfinite(largest)) {  // integers would hide it
+    std::memset(codes, 0, 32);
+    sums.scale = NAN;
+    return sums;
+  }
+  if (stands_out(x0, x1, largest)) {
+    HWY_ALIGN float x[32];
+    store16(x0, x);
+    store16(x1, x + 16);
+    outlier_count = take_outliers(x, largest, outliers);
+    x0 = load16(x);
+    x1 = load16(x + 16);
+  }
+  // Below that the inverse overflows; such a block is as good as zero.
+  const F32x16 inverse = set16(largest > 1e-30f ? 127.0f / largest : 0.0f);
+  const auto put = [&](F32x16 x, int8_t* to) HWY_ATTR {
+    const F32x16 scaled = mul(x, inverse);
+    for (int i = 0; i < kParts; ++i) {
+      const hn::Rebind<int8_t, DI> d8;
+      hn::StoreU(hn::DemoteTo(d8, hn::NearestInt(scaled.v[i])), d8, to + i * kLanes);
+    }
+  };
+  put(x0, codes);
+  put(x1, codes + 16);
+  sums.scale = largest / 127.0f;
+  sum_halves(codes, sums.halves);
+  return sums;
+}
+
+// The planes' numbers of one block, by token of a group.
+struct PlaneNumbers {
+  int32_t at[Activations::kPlanes][4];
+
+  HWY_INLINE void put(int64_t t, const BlockSums& sums) {
+    const int32_t first = sums.halves[0];
+    const int32_t second = sums.halves[1];
+    const int32_t sum = first + second;
+    const float scaled_sum = sums.scale * static_cast<float>(sum);
+    const int16_t fours[2] = {static_cast<int16_t>(-4 * sum), static_cast<int16_t>(-4 * sum)};
+    const int16_t halves[2] = {static_cast<int16_t>(first), static_cast<int16_t>(second)};
+    std::memcpy(&at[Activations::kScale][t], &sums.scale, 4);
+    std::memcpy(&at[Activations::kScaledSum][t], &scaled_sum, 4);
+    at[Activations::kMinus8][t] = -8 * sum;
+    at[Activations::kMinus16][t] = -16 * sum;
+    at[Activations::kMinus128][t] = -128 * sum;
+    std::memcpy(&at[Activations::kMinus4Pair][t], fours, 4);
+    std::memcpy(&at[Activations::kHalves][t], halves, 4);
+    at[Activations::kMinus32Half][t] = -32 * first;
+    at[Activations::kMinus32Rest][t] = -32 * second;
+  }
+};
+
+// Block b of one group. outliers, counts: of the group's tokens.
+template <int kWidth>
+HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& out, int64_t group,
+                                     int64_t b, int32_t* counts) {
+  alignas(64) int8_t codes[kWidth][32];
+  PlaneNumbers numbers;
+  for (int64_t t = 0; t < kWidth; ++t) {
+    const int64_t token = group * kWidth + t;
+    BlockSums sums{0.0f, {0, 0}};
+    if (token < args.tokens) {
+      Outlier* outliers = out.outliers + token * out.outlier_room() + counts[t];
+      int found = 0;
+      sums = quantize_block(args.x + token * args.x_stride + 32 * b, codes[t], outliers, found);
+      for (int i = 0; i < found; ++i) outliers[i].k += static_cast<int32_t>(32 * b);
+      counts[t] += found;
+    } else {
+      std::memset(codes[t], 0, sizeof codes[t]);
+    }
+    numbers.put(t, sums);
+  }
+  const int64_t index = out.index(group, b) * kWidth;
+  for (int64_t g = 0; g < 8; ++g)
+    for (int64_t t = 0; t < kWidth; ++t)
+      std::memcpy(out.codes + 32 * index + 4 * (g * kWidth + t), codes[t] + 4 * g, 4);
+  for (int64_t p = 0; p < Activations::kPlanes; ++p)
+    if (out.used >> p & 1)
+      std::memcpy(out.planes + p * out.plane_size() + index, numbers.at[p], 4 * kWidth);
+}
+
+template <int kWidth>
+HWY_NOINLINE void quantize_width(const MatmulArgs& args, const Activations& out, int64_t begin,
+                                 int64_t end) {
+  for (int64_t group = begin; group < end; ++group) {
+    int32_t counts[kWidth] = {};
+    for (int64_t b = 0; b < out.blocks; ++b)
+      quantize_group_block<kWidth>(args, out, group, b, counts);
+    std::memcpy(out.outlier_counts + group * kWidth, counts, sizeof counts);
+  }
+}
+
+// Token groups [begin, end).
+HWY_INLINE void quantize_activations(const MatmulArgs& args, const Activations& out, int64_t begin,
+                                     int64_t end) {
+  if (out.width == 1) return quantize_width<1>(args, out, begin, end);
+  if (out.width == 2) return quantize_width<2>(args, out, begin, end);
+  return quantize_width<4>(args, out, begin, end);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace heddle::ops
+HWY_AFTER_NAMESPACE();
+
+#endif  // toggled guard
