@@ -1,5 +1,7 @@
 #include "cli/common.h"
 
+#include <unistd.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -7,6 +9,8 @@
 
 namespace heddle::cli {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -33,6 +37,16 @@ int report(const Error& error) {
   return 1;
 }
 
+CLI::Option* add_target_option(CLI::App& command) {
+  return command.add_option_function<std::string>(
+      "--target",
+      [](const std::string& name) {
+        const Status used = use_target(name);
+        if (!used) throw CLI::ValidationError("--target", used.error().message);
+      },
+      "Instruction set: auto, or one that `heddle info` lists");
+}
+
 void ModelFlags::add_to(CLI::App& command) {
   const auto group = [](CLI::Option* option) { return option->group("Computation"); };
   if (!has_option(command, "--threads"))
@@ -50,13 +64,7 @@ void ModelFlags::add_to(CLI::App& command) {
                            "cpu: the fast ones; reference: the float64 specification"))
       ->check(CLI::IsMember({"cpu", "reference"}))
       ->capture_default_str();
-  group(command.add_option_function<std::string>(
-      "--target",
-      [](const std::string& name) {
-        const Status used = use_target(name);
-        if (!used) throw CLI::ValidationError("--target", used.error().message);
-      },
-      "Instruction set: auto, or one that `heddle info` lists"));
+  group(add_target_option(command));
   group(command.add_flag("-v,--verbose", verbose, "Show progress and memory while loading"));
 }
 
@@ -65,6 +73,20 @@ model::LoadOptions ModelFlags::options() const {
   options.full_precision = dtype == "f32";
   if (!quantize.empty()) options.quantize = dtype_from_name(quantize).value_or(DType::f32);
   options.kv_dtype = kv_dtype;
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  if (!verbose && !terminal) return options;
+  // On a terminal, only where one would wait.
+  const double quiet = verbose ? 0.0 : 1.0;
+  options.progress = [quiet, terminal, start = Clock::now()](int64_t done, int64_t layers) {
+    if (std::chrono::duration<double>(Clock::now() - start).count() < quiet) return;
+    if (terminal) {
+      fmt::print(stderr, "\rloading: layer {} of {} ", done, layers);
+      if (done == layers) fmt::print(stderr, "\r\033[K");
+    } else if (done == layers || done * 10 / layers != (done - 1) * 10 / layers) {
+      fmt::print(stderr, "loading: layer {} of {}\n", done, layers);
+    }
+    std::fflush(stderr);
+  };
   return options;
 }
 
@@ -76,6 +98,15 @@ int ModelFlags::thread_count() const {
   return threads > 0 ? threads : ThreadPool::available_cpus();
 }
 
+void ModelFlags::report_loaded(const std::string& path, const model::Model& model) const {
+  if (!verbose) return;
+  const std::chrono::duration<double> seconds = Clock::now() - made_;
+  const Resident resident = resident_memory();
+  fmt::print(stderr, "{}: loaded {:.2f} s after the start; weights {}, resident {} (peak {})\n",
+             path, seconds.count(), bytes_text(model.weight_bytes()), bytes_text(resident.now),
+             bytes_text(resident.peak));
+}
+
 Result<std::string> ModelFlags::resolve(const std::string& model) const {
   return model::find_model(model, {hugging_face_cache()});
 }
@@ -83,23 +114,8 @@ Result<std::string> ModelFlags::resolve(const std::string& model) const {
 Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const std::string& model,
                                                  ThreadPool& pool) {
   HEDDLE_TRY(const std::string path, flags.resolve(model));
-  model::LoadOptions options = flags.options();
-  const auto start = std::chrono::steady_clock::now();
-  if (flags.verbose) {
-    options.progress = [](int64_t done, int64_t layers) {
-      fmt::print(stderr, "\rloading layer {} of {}", done, layers);
-    };
-  }
-  HEDDLE_TRY(const model::Checkpoint checkpoint, model::Checkpoint::open(path));
-  auto loaded = model::Model::load(checkpoint, options, pool);
-  if (flags.verbose && loaded) {
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    const Resident resident = resident_memory();
-    fmt::print(stderr, "\r{}: loaded in {:.2f} s; file {}, weights {}, resident {} (peak {})\n",
-               path, seconds.count(), bytes_text(checkpoint.file_bytes()),
-               bytes_text((*loaded)->weight_bytes()), bytes_text(resident.now),
-               bytes_text(resident.peak));
-  }
+  auto loaded = model::Model::load(path, flags.options(), pool);
+  if (loaded) flags.report_loaded(path, **loaded);
   return loaded;
 }
 

@@ -2,6 +2,7 @@
 // What the subcommands share: flags about the model and the machine, errors, and the table that
 // main goes through. A subcommand is a file NAME.cpp with `void add_NAME(CLI::App&)`.
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -23,6 +24,9 @@ std::span<const AddSubcommand> subcommand_table();
 // Prints the error and gives the exit status of a failure.
 int report(const Error& error);
 
+// --target, which chooses the instruction set at once.
+CLI::Option* add_target_option(CLI::App& command);
+
 // How a model is loaded and computed.
 struct ModelFlags {
   int threads = 0;  // 0: every CPU that this process may use
@@ -34,14 +38,20 @@ struct ModelFlags {
 
   // Flags that the command has already are left to it.
   void add_to(CLI::App& command);
+  // With progress on stderr: on a terminal where loading takes a while, always with --verbose.
   model::LoadOptions options() const;
   backend::KernelSet kernel_set() const;
   int thread_count() const;
   // A path, or a name in the Hugging Face cache (HF_HUB_CACHE, HF_HOME, ~/.cache/huggingface/hub).
   Result<std::string> resolve(const std::string& model) const;
+  // With --verbose: seconds and memory, on stderr.
+  void report_loaded(const std::string& path, const model::Model& model) const;
+
+ private:
+  std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
 };
 
-// Loads with progress and figures on stderr where --verbose is given.
+// Loads with progress and figures on stderr, as the flags say.
 Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const std::string& model,
                                                  ThreadPool& pool);
 

@@ -33,6 +33,7 @@ int run(const GenerateFlags& flags) {
   if (!path) return report(path.error());
   auto runtime = server::Runtime::load(*path, options);
   if (!runtime) return report(runtime.error());
+  flags.load.report_loaded(*path, (*runtime)->model());
   server::GenerationRequest request;
   text::EncodeOptions encode;
   encode.add_special = !flags.raw;

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "mixers/params.h"
 #include "ops/matmul.h"
+#include "ops/rope.h"
 #include "state/batch.h"
 #include "state/state_part.h"
 
@@ -32,6 +33,8 @@ class WeightSource {
   virtual ~WeightSource() = default;
   virtual Result<ops::MatrixSource> matrix(std::string_view name) = 0;
   virtual Result<std::vector<float>> values(std::string_view name) = 0;
+  // Tables of a rotation. A model's layers share equal ones.
+  virtual Result<std::shared_ptr<const ops::Rope>> rope(const ops::RopeSpec& spec);
 };
 
 // Work of one token at a position, for planner, simulator and benches. weights are those of the

@@ -123,6 +123,11 @@ void Checkpoint::drop(const TensorInfo& tensor) const {
             static_cast<size_t>(tensor.bytes));
 }
 
+void Checkpoint::drop_pages() const {
+  if (gguf_) gguf_->file().drop(0, gguf_->file().bytes().size());
+  for (const MmapFile& file : files_) file.drop(0, file.bytes().size());
+}
+
 Hash128 Checkpoint::hash() const {
   std::string table = config_.canonical();
   std::vector<uint64_t> pieces;

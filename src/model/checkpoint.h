@@ -50,6 +50,8 @@ class Checkpoint {
 
   // The tensor's pages won't be needed again.
   void drop(const TensorInfo& tensor) const;
+  // Nor will any page for a while: those of the metadata have been read.
+  void drop_pages() const;
 
   // Identifies the weights: configuration, names, types, shapes, all bytes of small tensors and
   // pieces all over the large ones.

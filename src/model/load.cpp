@@ -8,11 +8,14 @@
 namespace heddle::model {
 namespace {
 
+using Ropes = std::vector<std::pair<ops::RopeSpec, std::shared_ptr<const ops::Rope>>>;
+
 // One layer's weights under the mixer's names.
 class LayerSource : public mixers::WeightSource {
  public:
-  LayerSource(Weights& weights, int64_t layer, const std::vector<mixers::WeightSpec>& specs)
-      : weights_(weights), layer_(layer), specs_(specs) {}
+  LayerSource(Weights& weights, int64_t layer, const std::vector<mixers::WeightSpec>& specs,
+              Ropes& ropes)
+      : weights_(weights), layer_(layer), specs_(specs), ropes_(ropes) {}
   Result<ops::MatrixSource> matrix(std::string_view name) override {
     HEDDLE_TRY(const mixers::WeightSpec* spec, find(name));
     return weights_.matrix(layer_, name, spec->shape);
@@ -20,6 +23,15 @@ class LayerSource : public mixers::WeightSource {
   Result<std::vector<float>> values(std::string_view name) override {
     HEDDLE_TRY(const mixers::WeightSpec* spec, find(name));
     return weights_.values(layer_, name, spec->shape);
+  }
+
+  Result<std::shared_ptr<const ops::Rope>> rope(const ops::RopeSpec& spec) override {
+    for (const auto& [known, tables] : ropes_) {
+      if (known == spec) return tables;
+    }
+    HEDDLE_TRY(auto tables, mixers::WeightSource::rope(spec));
+    ropes_.emplace_back(spec, tables);
+    return tables;
   }
 
  private:
@@ -32,6 +44,7 @@ class LayerSource : public mixers::WeightSource {
   Weights& weights_;
   int64_t layer_;
   const std::vector<mixers::WeightSpec>& specs_;
+  Ropes& ropes_;
 };
 
 Result<ops::PackedMatrix> pack_one(Weights& weights, int64_t layer, std::string_view name,
@@ -72,7 +85,9 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   std::unique_ptr<Model> model(new Model);
   model->spec_ = spec;
   HEDDLE_TRY(model->design_, make_design(spec, kv_dtype_of(options)));
-  const ops::PackOptions pack{options.full_precision, options.quantize};
+  model->memory_ = std::make_unique<ops::PackMemory>();
+  const ops::PackOptions pack{options.full_precision, options.quantize, model->memory_.get()};
+  Ropes ropes;
   const int64_t width = spec.d_model;
   const std::vector<int64_t> vector = {width};
   HEDDLE_TRY(model->embed_, pack_one(weights, -1, "embed", {spec.vocab_size, width}, pack, pool));
@@ -87,7 +102,7 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
     const LayerSpec& layer_spec = spec.layers[static_cast<size_t>(i)];
     const mixers::MixerDesign& design = *model->design_.mixers[static_cast<size_t>(i)];
     const std::vector<mixers::WeightSpec> specs = design.weights();
-    LayerSource source(weights, i, specs);
+    LayerSource source(weights, i, specs, ropes);
     Layer layer;
     HEDDLE_TRY(layer.mixer, design.bind(pool, source, pack));
     HEDDLE_TRY(layer.pre_mixer_norm, weights.values(i, "pre_mixer_norm", vector));

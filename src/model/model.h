@@ -16,6 +16,7 @@
 #include "model/checkpoint.h"
 #include "model/spec.h"
 #include "ops/matmul.h"
+#include "ops/pack_memory.h"
 #include "state/batch.h"
 #include "state/sequence_state.h"
 #include "state/state_part.h"
@@ -109,6 +110,7 @@ class Model {
   ModelSpec spec_;
   ModelDesign design_;
   Hash128 hash_;
+  std::unique_ptr<ops::PackMemory> memory_;  // of the matrices below
   bool quantized_ = false;
   ops::PackedMatrix embed_;  // [V, D]
   ops::PackedMatrix head_;   // [V, D]; empty when tied

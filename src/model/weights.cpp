@@ -39,6 +39,7 @@ class CheckpointWeights : public Weights {
       return fail("tensor {}: a matrix takes no transformation of values", found.name);
     ops::MatrixSource source;
     source.data = aligned(*found.tensor);
+    source.mapped = source.data == found.tensor->data;
     source.dtype = found.tensor->dtype;
     source.rows = shape[0];
     source.cols = shape[1];

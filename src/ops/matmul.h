@@ -13,6 +13,8 @@
 
 namespace heddle::ops {
 
+class PackMemory;
+
 // A weight matrix as a file stores it: `rows` rows of `cols` values, each row contiguous.
 struct MatrixSource {
   const std::byte* data = nullptr;  // borrowed; must live until pack() returns
@@ -20,6 +22,7 @@ struct MatrixSource {
   int64_t rows = 0;
   int64_t cols = 0;
   std::vector<int32_t> row_order;  // optional: row r of the matrix is row row_order[r] of the file
+  bool mapped = false;  // data lies in a mapped file: pages are given back as soon as they are read
 };
 
 struct PackOptions {
@@ -29,6 +32,8 @@ struct PackOptions {
   bool full_precision = false;
   // Requantise f32/f16/bf16 sources whose cols are a multiple of 32 on load (q8_0 or q4_0).
   DType quantize = DType::f32;  // f32: leave as stored
+  PackMemory* memory =
+      nullptr;  // where weights lie, longer than they; nullptr: memory of their own
 };
 
 // Weights in the layout of the kernels, owned. Several sources of equal cols are stacked by rows (a

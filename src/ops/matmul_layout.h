@@ -54,7 +54,10 @@ struct Section {
 
 struct PackedMatrix::Impl {
   struct Free {
+    Free() : owned(true) {}
+    explicit Free(bool own) : owned(own) {}
     void operator()(std::byte* data) const;
+    bool owned;  // else part of a PackMemory
   };
   int64_t rows = 0;
   int64_t cols = 0;

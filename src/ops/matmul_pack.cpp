@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "ops/matmul_layout.h"
+#include "ops/pack_memory.h"
 #include "ops/quant.h"
 
 namespace heddle::ops {
@@ -310,11 +311,44 @@ Status check_sources(std::span<const MatrixSource> sources, const PackOptions& o
   return {};
 }
 
-constexpr int64_t kHugePage = 2 << 20;
+// Gives the pages of a mapped file back behind the reader, so that a large matrix is never resident
+// twice. Pages that a neighbour shares stay until the tensor is released.
+class ReadBehind {
+ public:
+  ReadBehind(const MatrixSource& source, int64_t row)
+      : source_(source),
+        row_bytes_(dtype_bytes(source.dtype, source.cols)),
+        done_(address(row) + kPage - 1) {
+    done_ -= done_ % kPage;
+    active_ = source.mapped && source.row_order.empty();
+  }
+  // Rows before `row` won't be read again.
+  void read_to(int64_t row) {
+    if (!active_) return;
+    uintptr_t end = address(std::min(row, source_.rows));
+    end -= end % kPage;
+    if (end < done_ + kStep && row < source_.rows) return;
+    if (end > done_) madvise(reinterpret_cast<void*>(done_), end - done_, MADV_DONTNEED);
+    done_ = std::max(done_, end);
+  }
+
+ private:
+  static constexpr uintptr_t kPage = 4096;
+  static constexpr uintptr_t kStep = 1 << 20;
+  uintptr_t address(int64_t row) const {
+    return reinterpret_cast<uintptr_t>(source_.data) + static_cast<uintptr_t>(row * row_bytes_);
+  }
+  const MatrixSource& source_;
+  int64_t row_bytes_;
+  uintptr_t done_;  // pages before it are given back, or are not this reader's
+  bool active_ = false;
+};
 
 }  // namespace
 
-void PackedMatrix::Impl::Free::operator()(std::byte* memory) const { std::free(memory); }
+void PackedMatrix::Impl::Free::operator()(std::byte* memory) const {
+  if (owned) std::free(memory);
+}
 
 PackedMatrix::PackedMatrix() : impl_(std::make_unique<Impl>()) {}
 PackedMatrix::~PackedMatrix() = default;
@@ -344,21 +378,22 @@ Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> source
     impl.sections.push_back(s);
     jobs.push_back({&source, s});
   }
-  // Huge pages spare the address translation of a matrix that decode streams through.
-  const bool huge = impl.bytes >= 4 * kHugePage;
-  const int64_t alignment = huge ? kHugePage : 64;
-  void* memory = std::aligned_alloc(static_cast<size_t>(alignment),
-                                    static_cast<size_t>(round_up(impl.bytes, alignment)));
+  void* memory = options.memory != nullptr
+                     ? options.memory->allocate(impl.bytes)
+                     : std::aligned_alloc(64, static_cast<size_t>(round_up(impl.bytes, 64)));
   if (!memory) return fail("pack: no memory for a matrix of {} bytes", impl.bytes);
-  if (huge) madvise(memory, static_cast<size_t>(impl.bytes), MADV_HUGEPAGE);
-  impl.data.reset(static_cast<std::byte*>(memory));
+  impl.data = {static_cast<std::byte*>(memory),
+               PackedMatrix::Impl::Free{options.memory == nullptr}};
   for (const Job& job : jobs) {
     pool.parallel_for(job.section.tiles, 1, [&](int64_t begin, int64_t end, int) {
       std::vector<std::byte> converted;
       std::vector<float> floats;
-      for (int64_t t = begin; t < end; ++t)
+      ReadBehind behind(*job.source, begin * kTileRows);
+      for (int64_t t = begin; t < end; ++t) {
         pack_tile(job, t, converted, floats,
                   impl.data.get() + job.section.offset + t * job.section.tile_bytes);
+        behind.read_to((t + 1) * kTileRows);
+      }
     });
   }
   return matrix;

@@ -25,6 +25,7 @@ struct RopeSpec {
   double attention_factor = 0;  // yarn; 0 = 0.1 ln(factor) + 1
   std::vector<float>
       freq_factors;  // optional [rotary / 2]: inv_freq[i] / freq_factors[i] (GGUF rope_freqs)
+  friend bool operator==(const RopeSpec&, const RopeSpec&) = default;
 };
 
 // Frequencies ready to use; immutable.

@@ -1,5 +1,9 @@
 #include "server/runtime.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <filesystem>
 
 #include "model/gguf.h"
@@ -55,6 +59,19 @@ std::string token_text(const text::Tokenizer& tokenizer, std::optional<int32_t> 
   return tokenizer.vocabulary().tokens[static_cast<size_t>(*id)];
 }
 
+Result<text::Tokenizer> tokenizer_of(const model::GgufFile& file) {
+  auto vocabulary = text::vocabulary_from_gguf(tokenizer_metadata(file));
+  if (!vocabulary) return fail("{}: {}", file.path(), vocabulary.error().message);
+  return text::Tokenizer::create(std::move(*vocabulary));
+}
+
+// Building the tables of a large vocabulary frees many small pieces that the heap would keep.
+void return_free_memory() {
+#if defined(__GLIBC__)
+  ::malloc_trim(0);
+#endif
+}
+
 // "dir/Name.gguf" and "dir/Name/" are called "Name".
 std::string name_of(const std::string& path) {
   std::filesystem::path p(path);
@@ -70,9 +87,12 @@ Result<text::Tokenizer> load_tokenizer(const std::string& path) {
     return text::Tokenizer::create(std::move(vocabulary));
   }
   HEDDLE_TRY(const auto file, model::GgufFile::open(path));
-  auto vocabulary = text::vocabulary_from_gguf(tokenizer_metadata(file));
-  if (!vocabulary) return fail("{}: {}", path, vocabulary.error().message);
-  return text::Tokenizer::create(std::move(*vocabulary));
+  return tokenizer_of(file);
+}
+
+Result<text::Tokenizer> load_tokenizer(const model::Checkpoint& checkpoint) {
+  return checkpoint.gguf() != nullptr ? tokenizer_of(*checkpoint.gguf())
+                                      : load_tokenizer(checkpoint.path());
 }
 
 Result<std::unique_ptr<Runtime>> Runtime::load(const std::string& path,
@@ -80,12 +100,16 @@ Result<std::unique_ptr<Runtime>> Runtime::load(const std::string& path,
   std::unique_ptr<Runtime> runtime(new Runtime);
   const int threads = options.threads > 0 ? options.threads : ThreadPool::available_cpus();
   runtime->pool_ = std::make_unique<ThreadPool>(threads);
-  HEDDLE_TRY(runtime->model_, model::Model::load(path, options.load, *runtime->pool_));
-  HEDDLE_TRY(runtime->tokenizer_, load_tokenizer(path));
+  HEDDLE_TRY(const auto checkpoint, model::Checkpoint::open(path));
+  HEDDLE_TRY(runtime->tokenizer_, load_tokenizer(checkpoint));
   const text::Tokenizer& tokenizer = *runtime->tokenizer_;
-  if (tokenizer.vocab_size() > runtime->model_->spec().vocab_size)
+  if (tokenizer.vocab_size() > checkpoint.spec().vocab_size)
     return fail("{}: the tokenizer has {} tokens, the model {}", path, tokenizer.vocab_size(),
-                runtime->model_->spec().vocab_size);
+                checkpoint.spec().vocab_size);
+  // What that took is given back before the weights come: the peak is what stays.
+  return_free_memory();
+  checkpoint.drop_pages();
+  HEDDLE_TRY(runtime->model_, model::Model::load(checkpoint, options.load, *runtime->pool_));
   const text::Vocabulary& vocabulary = tokenizer.vocabulary();
   if (!vocabulary.chat_template.empty()) {
     auto parsed = text::ChatTemplate::parse(vocabulary.chat_template,

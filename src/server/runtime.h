@@ -8,6 +8,7 @@
 
 #include "engine/model_executor.h"
 #include "engine/service.h"
+#include "model/checkpoint.h"
 #include "model/model.h"
 #include "server/generation.h"
 
@@ -15,6 +16,7 @@ namespace heddle::server {
 
 // The tokenizer of a model directory or GGUF file. Errors name the file and what is not supported.
 Result<text::Tokenizer> load_tokenizer(const std::string& path);
+Result<text::Tokenizer> load_tokenizer(const model::Checkpoint& checkpoint);
 
 struct RuntimeOptions {
   model::LoadOptions load;

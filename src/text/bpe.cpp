@@ -4,9 +4,10 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string>
-#include <unordered_map>
 
+#include "base/hash.h"
 #include "text/unicode.h"
 
 namespace heddle::text {
@@ -70,8 +71,71 @@ class PairTable {
   size_t mask_ = 0;
 };
 
-// Texts of tokens (or of symbols) to numbers. The texts live elsewhere.
-using TextMap = std::unordered_map<std::string_view, int32_t>;
+// Different texts, numbered in the order in which they came. One block of text and open addressing:
+// a vocabulary of 262,144 tokens takes 8 MB and not 30.
+class TextTable {
+ public:
+  explicit TextTable(size_t count) {
+    size_t size = 16;
+    while (size < count * 2) size *= 2;
+    slots_.resize(size);
+    begins_.reserve(count + 1);
+  }
+  int32_t size() const { return static_cast<int32_t>(begins_.size()) - 1; }
+  int32_t find(std::string_view text) const {  // -1: not here
+    return slots_[slot(text, hash(text))].id;
+  }
+  int32_t intern(std::string_view text) {
+    if ((begins_.size() + 1) * 4 > slots_.size() * 3) grow();
+    const uint32_t h = hash(text);
+    Slot& slot_of = slots_[slot(text, h)];
+    if (slot_of.id < 0) {
+      slot_of = {h, size()};
+      texts_ += text;
+      begins_.push_back(texts_.size());
+    }
+    return slot_of.id;
+  }
+  void shrink() {
+    texts_.shrink_to_fit();
+    begins_.shrink_to_fit();
+  }
+
+ private:
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t id = -1;
+  };
+  static uint32_t hash(std::string_view text) {
+    return static_cast<uint32_t>(hash64(std::as_bytes(std::span(text))));
+  }
+  std::string_view text(int32_t id) const {
+    const size_t begin = begins_[static_cast<size_t>(id)];
+    return std::string_view(texts_).substr(begin, begins_[static_cast<size_t>(id) + 1] - begin);
+  }
+  size_t slot(std::string_view wanted, uint32_t h) const {
+    const size_t mask = slots_.size() - 1;
+    size_t i = h & mask;
+    while (slots_[i].id >= 0 && (slots_[i].hash != h || text(slots_[i].id) != wanted))
+      i = (i + 1) & mask;
+    return i;
+  }
+  void grow() {
+    std::vector<Slot> old(slots_.size() * 2);
+    old.swap(slots_);
+    const size_t mask = slots_.size() - 1;
+    for (const Slot& moved : old) {
+      if (moved.id < 0) continue;
+      size_t i = moved.hash & mask;
+      while (slots_[i].id >= 0) i = (i + 1) & mask;
+      slots_[i] = moved;
+    }
+  }
+
+  std::string texts_;
+  std::vector<size_t> begins_ = {0};
+  std::vector<Slot> slots_;  // a power of two of them
+};
 
 std::array<int32_t, 256> byte_tokens(const std::vector<std::string>& tokens) {
   std::array<int32_t, 256> ids;
@@ -143,8 +207,8 @@ class RankedBpe final : public Bpe {
   }
 
   int32_t token(std::string_view word) const override {
-    const auto it = symbols_.find(word);
-    return it == symbols_.end() ? -1 : token_of_[static_cast<size_t>(it->second)];
+    const int32_t symbol = symbols_.find(word);
+    return symbol < 0 ? -1 : token_of_[static_cast<size_t>(symbol)];
   }
 
   void encode(std::string_view word, BpeScratch& s, std::vector<int32_t>& out) const override {
@@ -179,6 +243,7 @@ class RankedBpe final : public Bpe {
         drop_first_(v.drop_unknown_first),
         fuse_unknown_(v.fuse_unknown),
         unknown_(v.drop_unknown_bytes ? -1 : v.unknown.value_or(-1)),
+        symbols_(v.tokens.size() + 256),
         pairs_(v.merges.size()) {}
 
   // The text that merging works on: bytes for byte-level vocabularies. False: no word can ever be
@@ -190,17 +255,13 @@ class RankedBpe final : public Bpe {
   }
 
   int32_t intern(std::string_view text) {
-    const auto it = symbols_.find(text);
-    if (it != symbols_.end()) return it->second;
-    texts_.push_back(std::make_unique<std::string>(text));
-    const auto id = static_cast<int32_t>(token_of_.size());
-    symbols_.emplace(*texts_.back(), id);
-    token_of_.push_back(-1);
+    const int32_t id = symbols_.intern(text);
+    if (id == static_cast<int32_t>(token_of_.size())) token_of_.push_back(-1);
     return id;
   }
 
   Status load(const Vocabulary& v) {
-    symbols_.reserve(v.tokens.size() + 256);
+    token_of_.reserve(v.tokens.size() + 256);
     std::string text;
     for (size_t i = 0; i < v.tokens.size(); ++i) {
       if (!v.tokens[i].empty() && working_text(v.tokens[i], text) && !text.empty()) {
@@ -218,6 +279,7 @@ class RankedBpe final : public Bpe {
     }
     std::string left;
     std::string right;
+    std::string joint;
     for (size_t i = 0; i < v.merges.size(); ++i) {
       if (!working_text(v.merges[i].first, left) || !working_text(v.merges[i].second, right)) {
         return fail("merge {} ('{}' and '{}'): a character outside the byte alphabet", i,
@@ -225,8 +287,11 @@ class RankedBpe final : public Bpe {
       }
       const int32_t l = intern(left);
       const int32_t r = intern(right);
-      pairs_.insert(l, r, static_cast<int32_t>(i), intern(left + right));
+      joint = left;
+      joint += right;
+      pairs_.insert(l, r, static_cast<int32_t>(i), intern(joint));
     }
+    symbols_.shrink();
     return {};
   }
 
@@ -242,8 +307,7 @@ class RankedBpe final : public Bpe {
     for (size_t i = 0; i < word.size();) {
       const Utf8Step step = utf8_step(word.substr(i));
       const auto length = static_cast<uint32_t>(step.length);
-      const auto it = symbols_.find(word.substr(i, length));
-      const int32_t id = it == symbols_.end() ? -1 : it->second;
+      const int32_t id = symbols_.find(word.substr(i, length));
       if (id >= 0 || !drop_first_ || unknown_ >= 0 || has_bytes(word.substr(i, length))) {
         s.symbols.push_back({-1, -1, id, static_cast<uint32_t>(i), length});
       }
@@ -323,8 +387,7 @@ class RankedBpe final : public Bpe {
   bool drop_first_ = false;
   bool fuse_unknown_ = false;
   int32_t unknown_ = -1;
-  TextMap symbols_;
-  std::vector<std::unique_ptr<std::string>> texts_;
+  TextTable symbols_;
   std::vector<int32_t> token_of_;  // symbol -> token, -1 if only merges know it
   std::array<int32_t, 256> byte_symbols_;
   std::array<int32_t, 256> byte_ids_;
@@ -334,18 +397,21 @@ class RankedBpe final : public Bpe {
 class ScoredBpe final : public Bpe {
  public:
   explicit ScoredBpe(const Vocabulary& v)
-      : tokens_(v.tokens), scores_(v.scores), unknown_(v.unknown.value_or(-1)) {
+      : scores_(v.scores), unknown_(v.unknown.value_or(-1)), texts_(v.tokens.size()) {
     for (float& score : scores_) {
       if (std::isnan(score))
         score = std::numeric_limits<float>::lowest();  // it must have a place in the order
     }
-    ids_.reserve(tokens_.size());
-    for (size_t i = 0; i < tokens_.size(); ++i) {
-      if (tokens_[i].empty()) continue;
-      ids_[tokens_[i]] = static_cast<int32_t>(i);
-      longest_ = std::max(longest_, tokens_[i].size());
+    for (size_t i = 0; i < v.tokens.size(); ++i) {
+      const std::string& text = v.tokens[i];
+      if (text.empty()) continue;
+      const auto number = static_cast<size_t>(texts_.intern(text));
+      if (number == token_of_.size()) token_of_.push_back(-1);
+      token_of_[number] = static_cast<int32_t>(i);  // of equal texts the last
+      longest_ = std::max(longest_, text.size());
     }
-    byte_ids_ = byte_tokens(tokens_);
+    texts_.shrink();
+    byte_ids_ = byte_tokens(v.tokens);
     for (int b = 0; b < 256; ++b) {
       const char c = static_cast<char>(b);
       int32_t& id = byte_ids_[static_cast<size_t>(b)];
@@ -355,8 +421,8 @@ class ScoredBpe final : public Bpe {
 
   int32_t token(std::string_view word) const override {
     if (word.size() > longest_) return -1;
-    const auto it = ids_.find(word);
-    return it == ids_.end() ? -1 : it->second;
+    const int32_t number = texts_.find(word);
+    return number < 0 ? -1 : token_of_[static_cast<size_t>(number)];
   }
 
   void encode(std::string_view word, BpeScratch& s, std::vector<int32_t>& out) const override {
@@ -388,10 +454,10 @@ class ScoredBpe final : public Bpe {
   }
 
  private:
-  std::vector<std::string> tokens_;
   std::vector<float> scores_;
   int32_t unknown_ = -1;
-  TextMap ids_;
+  TextTable texts_;
+  std::vector<int32_t> token_of_;  // number of a text -> token
   size_t longest_ = 0;
   std::array<int32_t, 256> byte_ids_;
 };

@@ -180,6 +180,10 @@ Result<Tokenizer> Tokenizer::create(Vocabulary v) {
       impl->strip_first += step.count;
   }
   impl->joined_to_spaces = bytes_before_marks(v);
+  // What only merging needs is in the tables of `bpe` now.
+  std::vector<std::pair<std::string, std::string>>().swap(v.merges);
+  std::vector<float>().swap(v.scores);
+  impl->bytes.shrink_to_fit();
   impl->vocabulary = std::move(v);
   return Tokenizer(std::move(impl));
 }
