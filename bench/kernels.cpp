@@ -1,200 +1,155 @@
-// Speed of the matrix kernels against the limits of this machine, as JSON lines.
-//   kernels [--threads N] [--target NAME] [--format NAME] [--shape KxN] [--tokens MOST]
-//           [--seconds S] [--quick]
-// Every figure is the best of several runs (a limit, not an average), in CPU time when there is
-// one thread; `gop_s` counts a
-// multiply-add as two, `gb_s` the packed weights once a call.
-#include <time.h>
+#include "bench/kernels.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <string>
-#include <vector>
+#include <numeric>
 
-#include "backend/context.h"
 #include "base/cpu.h"
-#include "base/rng.h"
-#include "ops/matmul.h"
+#include "bench/kernel_suite.h"
+#include "ops/naive.h"
+#include "ops/work.h"
 
-namespace heddle {
+namespace heddle::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// CPU time of this thread: what a run on one thread costs however busy the machine is.
-double cpu_seconds() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-struct Options {
-  int threads = ThreadPool::available_cpus();
-  bool quick = false;
-  double seconds = 0.15;  // of runs per figure
-  std::string only;       // a format
-  int64_t cols = 0;       // with rows: this shape alone
-  int64_t rows = 0;
-  int64_t most_tokens = 512;
-};
-
-double seconds_now(const ThreadPool& pool) {
-  if (pool.threads() == 1) return cpu_seconds();
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
-
-template <class F>
-double best_seconds(const ThreadPool& pool, double budget, F work) {
-  const auto now = [&] { return seconds_now(pool); };
-  work();
-  double best = 1e9;
-  const double start = now();
-  do {
-    const double begin = now();
-    work();
-    best = std::min(best, now() - begin);
-  } while (now() - start < budget);
-  return best;
-}
-
-// Random bytes with small scales: speed does not depend on the values, but NaN and subnormal
-// scales would.
-std::vector<std::byte> random_weights(DType dtype, int64_t rows, int64_t cols) {
-  const DTypeInfo& info = dtype_info(dtype);
-  std::vector<std::byte> data(static_cast<size_t>(rows * dtype_bytes(dtype, cols)));
-  uint64_t state = 1;
-  for (size_t i = 0; i + 8 <= data.size(); i += 8) {
-    state = state * 6364136223846793005ull + 1442695040888963407ull;
-    std::memcpy(&data[i], &state, 8);
+// Small values: they are read as records, gates and summaries alike.
+void fill(state::SequenceState& sequence, const state::StateLayout& layout, int64_t tokens,
+          Rng& rng) {
+  const auto noise = [&rng](void* data, int64_t floats) {
+    auto* values = static_cast<float*>(data);
+    for (int64_t i = 0; i < floats; ++i) values[i] = 0.1f * (rng.unit() - 0.5f);
+  };
+  for (int64_t p = 0; p < layout.parts(); ++p) {
+    const state::StatePart& part = layout.entries[static_cast<size_t>(p)].part;
+    const state::PartView view = sequence.part_view(p);
+    if (part.growth == state::Growth::folded) {
+      if (view.next_summary != nullptr) noise(view.next_summary, part.summary_elements);
+      if (view.open != nullptr) noise(view.open, part.page_bytes() / 4);
+      continue;
+    }
+    for (int64_t page = 0; page < (tokens + part.page_records - 1) / part.page_records; ++page) {
+      std::byte* data = view.pages[page];
+      if (data == nullptr) continue;
+      if (part.dtype == DType::f32) {
+        noise(data, part.page_bytes() / 4);
+        continue;
+      }
+      for (int64_t i = 0; i < part.page_bytes() / 2; ++i)
+        reinterpret_cast<uint16_t*>(data)[i] = f32_to_bf16(static_cast<float>(rng.unit()) - 0.5f);
+    }
   }
-  const uint16_t scale = f32_to_f16(0.01f);
-  if (!info.quantized) {
-    for (size_t i = 0; i < data.size(); i += info.block_bytes)
-      data[i + info.block_bytes - 1] &= std::byte{0x3f};
-    return data;
-  }
-  for (size_t b = 0; b < data.size(); b += info.block_bytes) {
-    std::memcpy(&data[b + (dtype == DType::q6_k ? 208 : 0)], &scale, 2);
-    if (dtype != DType::q6_k) std::memcpy(&data[b + 2], &scale, 2);
-  }
-  return data;
-}
-
-void read_bandwidth(ThreadPool& pool) {
-  const int64_t bytes = int64_t{512} << 20;
-  std::vector<uint64_t> data(static_cast<size_t>(bytes / 8), 1);
-  std::vector<uint64_t> sums(static_cast<size_t>(pool.threads()) * 8);
-  const double seconds = best_seconds(pool, 1.0, [&] {
-    pool.parallel_for(bytes / 8, 64, [&](int64_t begin, int64_t end, int thread) {
-      uint64_t sum[8] = {};
-      for (int64_t i = begin; i < end; i += 8)
-        for (int j = 0; j < 8; ++j) sum[j] += data[i + j];
-      for (int j = 1; j < 8; ++j) sum[0] += sum[j];
-      sums[thread * 8] = sum[0];
-    });
-  });
-  std::printf("{\"limit\": \"read\", \"threads\": %d, \"gb_s\": %.1f}\n", pool.threads(),
-              bytes / seconds / 1e9);
-}
-
-struct Shape {
-  const char* name;
-  int64_t cols, rows;
-};
-
-void run_shape(backend::Context& ctx, const Options& options, DType dtype, const Shape& shape) {
-  const auto data = random_weights(dtype, shape.rows, shape.cols);
-  const ops::MatrixSource source{data.data(), dtype, shape.rows, shape.cols, {}};
-  const double start = seconds_now(ctx.pool);
-  auto packed = ops::pack(ctx.pool, std::vector{source}, {});
-  const double pack_seconds = seconds_now(ctx.pool) - start;
-  if (!packed) {
-    std::fprintf(stderr, "%s\n", packed.error().message.c_str());
-    std::exit(1);
-  }
-  for (const int64_t tokens : {1, 4, 64, 512}) {
-    if (tokens > options.most_tokens) continue;
-    if (tokens * shape.rows > int64_t{64} << 20) continue;
-    std::vector<float> x(static_cast<size_t>(tokens * shape.cols));
-    Rng rng(1);
-    for (float& v : x) v = rng.normal();
-    std::vector<float> y(static_cast<size_t>(tokens * shape.rows));
-    const double seconds = best_seconds(
-        ctx.pool, options.seconds, [&] { ops::matmul(ctx, x.data(), tokens, *packed, y.data()); });
-    std::printf(
-        "{\"kernel\": \"matmul\", \"target\": \"%s\", \"threads\": %d, \"format\": \"%s\", \"K\": "
-        "%ld, \"N\": %ld, \"T\": %ld, \"us\": %.1f, \"gop_s\": %.1f, \"gb_s\": %.2f, "
-        "\"pack_gb_s\": %.2f}\n",
-        std::string(active_target()).c_str(), ctx.pool.threads(),
-        std::string(dtype_info(dtype).name).c_str(), shape.cols, shape.rows, tokens, seconds * 1e6,
-        2e-9 * static_cast<double>(shape.cols * shape.rows * tokens) / seconds,
-        static_cast<double>(packed->bytes()) / seconds / 1e9,
-        static_cast<double>(data.size()) / pack_seconds / 1e9);
-    std::fflush(stdout);
-  }
-}
-
-int run(const Options& options) {
-  ThreadPool pool(options.threads);
-  backend::Arena scratch;
-  backend::Context ctx{pool, scratch};
-  read_bandwidth(pool);
-  const Shape shapes[] = {
-      {"smollm2 qkv", 576, 960},    {"smollm2 gate up", 576, 3072}, {"smollm2 down", 1536, 576},
-      {"smollm2 head", 576, 49152}, {"lfm2 in", 1024, 3072},        {"lfm2 gate up", 1024, 9216},
-      {"lfm2 down", 4608, 1024},    {"lfm2 head", 1024, 65536},     {"qwen35 gate up", 1024, 7168},
-      {"qwen35 down", 3584, 1024},  {"qwen35 head", 1024, 248320}};
-  const Shape one =
-      options.cols ? Shape{"given", options.cols, options.rows} : Shape{"lfm2 gate up", 1024, 9216};
-  const DType formats[] = {DType::q4_0, DType::q4_1, DType::q5_0, DType::q5_1,
-                           DType::q8_0, DType::q4_k, DType::q5_k, DType::q6_k,
-                           DType::f16,  DType::bf16, DType::f32};
-  for (const DType format : formats) {
-    if (!options.only.empty() && dtype_info(format).name != options.only) continue;
-    run_shape(ctx, options, format, one);
-  }
-  if (options.quick || options.cols) return 0;
-  for (const Shape& shape : shapes) {
-    run_shape(ctx, options, DType::q4_0, shape);
-    const bool head = shape.rows > 40000;
-    if (head && shape.cols % 256 == 0) run_shape(ctx, options, DType::q6_k, shape);
-    if (head) run_shape(ctx, options, DType::q8_0, shape);
-  }
-  return 0;
 }
 
 }  // namespace
-}  // namespace heddle
 
-int main(int argc, char** argv) {
-  heddle::Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string arg = argv[i];
-    const char* value = i + 1 < argc ? argv[i + 1] : "";
-    if (arg == "--quick") {
-      options.quick = true;
-    } else if (arg == "--threads") {
-      options.threads = std::max(1, std::atoi(value)), ++i;
-    } else if (arg == "--seconds") {
-      options.seconds = std::atof(value), ++i;
-    } else if (arg == "--tokens") {  // at most
-      options.most_tokens = std::atoll(value), ++i;
-    } else if (arg == "--shape") {  // KxN
-      if (std::sscanf(value, "%ldx%ld", &options.cols, &options.rows) != 2)
-        return std::fprintf(stderr, "--shape %s: expected KxN\n", value), 1;
-      ++i;
-    } else if (arg == "--format") {
-      options.only = value, ++i;
-    } else if (arg == "--target") {
-      const auto status = heddle::use_target(value);
-      if (!status) return std::fprintf(stderr, "%s\n", status.error().message.c_str()), 1;
-      ++i;
-    } else {
-      return std::fprintf(stderr, "unknown argument %s\n", arg.c_str()), 1;
-    }
-  }
-  return heddle::run(options);
+std::vector<float> random_values(int64_t count, uint64_t seed, float scale) {
+  Rng rng(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) value = scale * rng.normal();
+  return values;
 }
+
+double error_over_budget(std::span<const float> got, std::span<const float> naive,
+                         std::span<const float> exact) {
+  return ops::relative_error(got, exact) / ops::error_budget(naive, exact);
+}
+
+int64_t copies_beyond_caches(double bytes) {
+  constexpr double kBeyond = 192e6;
+  return std::clamp<int64_t>(static_cast<int64_t>(kBeyond / std::max(bytes, 1.0)), 1, 64);
+}
+
+Sequences::Sequences(const std::vector<state::StatePart>& parts, int64_t count, int64_t depth,
+                     int64_t tokens) {
+  for (const state::StatePart& part : parts) layout_.entries.push_back({0, part});
+  layout_.first_part = {0, layout_.parts()};
+  Rng rng(7);
+  for (int64_t i = 0; i < count; ++i) {
+    auto sequence = std::make_unique<state::SequenceState>(layout_, pool_);
+    if (depth > 0) {
+      sequence->begin_step(depth, 0);
+      fill(*sequence, layout_, depth, rng);
+      sequence->commit();
+    }
+    sequence->begin_step(tokens, 0);
+    for (int64_t p = 0; p < layout_.parts(); ++p) views_.push_back(sequence->part_view(p));
+    sequences_.push_back(std::move(sequence));
+  }
+  segment_.start = depth;
+  segment_.length = tokens;
+  positions_.resize(static_cast<size_t>(tokens));
+  std::iota(positions_.begin(), positions_.end(), static_cast<int32_t>(depth));
+  batch_.tokens = tokens;
+  batch_.segments = {&segment_, 1};
+  batch_.positions = positions_;
+}
+
+state::StateView Sequences::view(int64_t i) const {
+  const auto parts = static_cast<size_t>(layout_.parts());
+  return {{views_.data() + static_cast<size_t>(i) * parts, parts}, layout_.parts()};
+}
+
+bool KernelSuite::wants(const std::string& kernel, const std::string& shape,
+                        const backend::Work& work) const {
+  // The scalar target is there to be right; its long cases would take minutes.
+  if (active_target() == "scalar" && work.int8_ops + work.fp32_flops > 4e8) return false;
+  return options_.only.empty() || (kernel + " " + shape).find(options_.only) != std::string::npos;
+}
+
+void KernelSuite::measure(const KernelCase& c) {
+  if (!wants(c.kernel, c.shape, c.work)) return;
+  const double error = c.accuracy ? c.accuracy(context_) : -1;
+  int64_t i = 0;
+  c.call(context_, i++);  // scratch memory and caches of the code
+  std::vector<double> samples;
+  const auto start = Clock::now();
+  while (samples.size() < 3 || seconds_since(start) < options_.seconds) {
+    const auto before = Clock::now();
+    c.call(context_, i++);
+    samples.push_back(1e6 * seconds_since(before));
+  }
+  const Stats us = stats_of(samples);
+  const ops::Limit limit = ops::limit_of(c.work, machine_);
+  const double percent = 100 * limit.seconds * 1e6 / us.median;
+  Record record = {{"kernel", c.kernel},
+                   {"shape", c.shape},
+                   {"tokens", c.tokens},
+                   {"threads", int64_t{context_.pool.threads()}},
+                   {"target", std::string(active_target())},
+                   {"us", us}};
+  std::string text =
+      fmt::format("{:16} {:30} {:5}  {:11.1f} us", c.kernel, c.shape, c.tokens, us.median);
+  record.push_back({"gb_s", c.work.bytes / us.median / 1e3});
+  record.push_back({"gop_s", (c.work.int8_ops + c.work.fp32_flops) / us.median / 1e3});
+  record.push_back({"limit_percent", percent});
+  record.push_back({"limit", std::string(limit.bound)});
+  text += fmt::format("  {:6.1f}% of {:14}", percent, limit.bound);
+  if (error >= 0) {
+    record.push_back({"error_over_budget", error});
+    text += fmt::format("  error {:.2f} of the budget{}", error, error > 1 ? ": TOO MUCH" : "");
+  }
+  output_.line(record, text);
+}
+
+void run_kernels(const KernelOptions& options, const Output& output) {
+  ThreadPool pool(options.threads > 0 ? options.threads : ThreadPool::available_cpus());
+  const ops::MachineLimits machine = ops::measure_limits(pool);
+  output.line({machine_field(machine, pool.threads())}, machine_text(machine, pool.threads()));
+  KernelSuite suite(options, output, pool, machine);
+  matmul_kernels(suite);
+  attention_kernels(suite);
+  delta_rule_kernels(suite);
+  convolution_kernels(suite);
+  elementwise_kernels(suite);
+  pack_kernels(suite);
+}
+
+}  // namespace heddle::bench

@@ -10,10 +10,13 @@ namespace heddle::backend {
 // kernels.
 enum class KernelSet : uint8_t { reference, cpu };
 
+class Profile;
+
 struct Context {
   ThreadPool& pool;
   Arena& scratch;
   KernelSet kernels = KernelSet::cpu;
+  Profile* profile = nullptr;  // where the time goes (backend/profile.h); null: nobody asks
 
   bool reference() const { return kernels == KernelSet::reference; }
 };

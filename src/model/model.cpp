@@ -3,16 +3,19 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/profile.h"
 #include "base/check.h"
 #include "base/denormals.h"
 #include "ops/activation.h"
 #include "ops/norm.h"
+#include "ops/work.h"
 
 namespace heddle::model {
 namespace {
 
 void norm_rows(backend::Context& ctx, const float* x, int64_t rows, int64_t width,
                const std::vector<float>& weight, float eps, float* y) {
+  const backend::ProfileScope part(ctx, "norm");
   ops::rms_norm(ctx, {.x = x,
                       .x_stride = width,
                       .rows = rows,
@@ -21,6 +24,17 @@ void norm_rows(backend::Context& ctx, const float* x, int64_t rows, int64_t widt
                       .eps = eps,
                       .y = y,
                       .y_stride = width});
+}
+
+void product(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
+             const ops::PackedMatrix& weights, float* y) {
+  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
+  ops::matmul(ctx, x, tokens, weights, y);
+}
+
+void add(backend::Context& ctx, const float* x, int64_t count, float* y) {
+  const backend::ProfileScope part(ctx, "residual");
+  ops::add(ctx, x, count, y);
 }
 
 float* gather(backend::Context& ctx, const float* x, int64_t width, std::span<const int32_t> rows) {
@@ -46,10 +60,10 @@ int64_t Model::step_weight_bytes() const {
   return bytes;
 }
 
-double Model::prompt_token_ops() const {
+double Model::prompt_token_ops(int64_t position) const {
   double ops = 0;
   for (size_t l = 0; l < layers_.size(); ++l) {
-    ops += design_.mixers[l]->cost(0).flops;
+    ops += design_.mixers[l]->cost(position).flops;
     ops +=
         6.0 * static_cast<double>(spec_.d_model) * static_cast<double>(spec_.layers[l].ffn.width);
   }
@@ -66,6 +80,7 @@ double Model::decode_token_bytes(int64_t position) const {
 }
 
 void Model::embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const {
+  const backend::ProfileScope part(ctx, "embedding");
   const int64_t width = spec_.d_model;
   ctx.pool.parallel_for(std::ssize(tokens), 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
@@ -87,16 +102,19 @@ void Model::feed_forward(backend::Context& ctx, int64_t index, int64_t tokens, f
   float* gate_up = ctx.scratch.allocate<float>(tokens * 2 * spec.width);
   float* gated = ctx.scratch.allocate<float>(tokens * spec.width);
   norm_rows(ctx, x, tokens, width, layer.pre_ffn_norm, spec_.norm_eps, normed);
-  ops::matmul(ctx, normed, tokens, layer.gate_up, gate_up);
-  ops::gated(ctx, {.gate_up = gate_up,
-                   .tokens = tokens,
-                   .width = spec.width,
-                   .activation = spec.activation,
-                   .out = gated});
-  ops::matmul(ctx, gated, tokens, layer.down, normed);
+  product(ctx, "ffn gate and up", normed, tokens, layer.gate_up, gate_up);
+  {
+    const backend::ProfileScope part(ctx, "ffn activation");
+    ops::gated(ctx, {.gate_up = gate_up,
+                     .tokens = tokens,
+                     .width = spec.width,
+                     .activation = spec.activation,
+                     .out = gated});
+  }
+  product(ctx, "ffn down", gated, tokens, layer.down, normed);
   if (!layer.post_ffn_norm.empty())
     norm_rows(ctx, normed, tokens, width, layer.post_ffn_norm, spec_.norm_eps, normed);
-  ops::add(ctx, normed, tokens * width, x);
+  add(ctx, normed, tokens * width, x);
 }
 
 float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
@@ -126,6 +144,7 @@ float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
           view[s * parts + p] = sequences[static_cast<size_t>(s)]->part_view(first + p);
       }
       const state::StateView state{{view, static_cast<size_t>(views)}, parts};
+      const backend::ProfileScope part(ctx, "mixer, the rest");
       layer.mixer->forward(ctx, batch, normed, state, mixed);
     }
     if (l + 1 == std::ssize(layers_)) {
@@ -137,7 +156,7 @@ float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
     }
     if (!layer.post_mixer_norm.empty())
       norm_rows(ctx, mixed, count, width, layer.post_mixer_norm, spec_.norm_eps, mixed);
-    ops::add(ctx, mixed, count * width, x);
+    add(ctx, mixed, count * width, x);
     feed_forward(ctx, l, count, x);
   }
   return x;
@@ -146,7 +165,7 @@ float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
 void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) const {
   const FlushDenormals flush;
   norm_rows(ctx, x, rows, spec_.d_model, final_norm_, spec_.norm_eps, x);
-  ops::matmul(ctx, x, rows, head_matrix(), logits);
+  product(ctx, "output matrix", x, rows, head_matrix(), logits);
 }
 
 void Model::forward(backend::Context& ctx, const state::BatchView& batch,

@@ -67,8 +67,9 @@ class Model {
   int64_t step_weight_bytes() const;
   // Whether most of the matrices multiply in int8.
   bool quantized() const { return quantized_; }
-  // Arithmetic of one prompt token but for the output matrix; multiply and add count as two.
-  double prompt_token_ops() const;
+  // Arithmetic of one prompt token at a position, but for the output matrix; multiply and add count
+  // as two.
+  double prompt_token_ops(int64_t position) const;
   // Bytes that decoding one token at a position reads and writes: weights and state.
   double decode_token_bytes(int64_t position) const;
   // Identity of weights and of everything in LoadOptions that changes the state's values.

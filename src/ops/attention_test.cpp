@@ -12,6 +12,7 @@
 
 #include "base/cpu.h"
 #include "base/rng.h"
+#include "ops/naive.h"
 
 namespace heddle::ops {
 namespace {
@@ -121,7 +122,7 @@ class Rig {
     args.out_stride = stride;
     ctx.kernels = reference ? backend::KernelSet::reference : backend::KernelSet::cpu;
     store_kv(ctx, store);
-    attention(ctx, args);
+    kernel(ctx, args);
     std::vector<float> dense;
     for (size_t i = 0; i < out.size(); ++i) {
       const bool inside = static_cast<int64_t>(i) % stride < width;
@@ -146,6 +147,7 @@ class Rig {
   }
 
   Setting s;
+  void (*kernel)(backend::Context&, const AttentionArgs&) = attention;
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context ctx;
@@ -171,61 +173,6 @@ std::vector<int32_t> ids_of(int64_t count, uint64_t seed) {
       return ::testing::AssertionFailure()
              << "row " << static_cast<int64_t>(i) / width << ": " << a[i] << " against " << b[i];
   return ::testing::AssertionSuccess();
-}
-
-// One-pass softmax attention in float32 as anyone would write it, over the same rounded K and V.
-std::vector<float> naive(const Rig& rig, const std::vector<int32_t>& ids) {
-  const Setting& s = rig.s;
-  std::vector<int32_t> positions(ids.size());
-  for (size_t i = 0; i < ids.size(); ++i) positions[i] = static_cast<int32_t>(i);
-  Inputs in = rig.inputs(ids, positions);
-  if (s.dtype == DType::bf16) {
-    for (float& x : in.k) x = bf16_to_f32(f32_to_bf16(x));
-    for (float& x : in.v) x = bf16_to_f32(f32_to_bf16(x));
-  }
-  const float scale = 1 / std::sqrt(static_cast<float>(s.key_width));
-  std::vector<float> out;
-  const auto tokens = static_cast<int64_t>(ids.size());
-  for (int64_t t = 0; t < tokens; ++t) {
-    const int64_t first = s.window > 0 ? std::max<int64_t>(0, t - s.window + 1) : 0;
-    for (int64_t h = 0; h < s.heads; ++h) {
-      const int64_t g = h / (s.heads / s.kv_heads);
-      std::vector<float> p;
-      float top = -std::numeric_limits<float>::infinity();
-      for (int64_t j = first; j <= t; ++j) {
-        float dot = 0;
-        for (int64_t d = 0; d < s.key_width; ++d)
-          dot += in.q[static_cast<size_t>((t * s.heads + h) * s.key_width + d)] *
-                 in.k[static_cast<size_t>((j * s.kv_heads + g) * s.key_width + d)];
-        dot *= scale;
-        if (s.soft_cap > 0) dot = s.soft_cap * std::tanh(dot / s.soft_cap);
-        p.push_back(dot);
-        top = std::max(top, dot);
-      }
-      const float sink = 0.3f * static_cast<float>(h) - 0.5f;
-      if (s.sinks) top = std::max(top, sink);
-      float total = s.sinks ? std::exp(sink - top) : 0;
-      for (float& x : p) total += x = std::exp(x - top);
-      for (int64_t e = 0; e < s.value_width; ++e) {
-        float o = 0;
-        for (int64_t j = first; j <= t; ++j)
-          o += p[static_cast<size_t>(j - first)] *
-               in.v[static_cast<size_t>((j * s.kv_heads + g) * s.value_width + e)];
-        out.push_back(o / total);
-      }
-    }
-  }
-  return out;
-}
-
-double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
-  double error = 0;
-  double norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    error += std::pow(got[i] - static_cast<double>(expected[i]), 2);
-    norm += std::pow(static_cast<double>(expected[i]), 2);
-  }
-  return std::sqrt(error / norm);
 }
 
 const Setting kSettings[] = {
@@ -262,8 +209,9 @@ TEST_P(Attention, MatchesTheSpecification) {
     Pages slow(rig.shape(), 200);
     const auto got = rig.run({{0, 0, 150, 0, {}}}, {&fast}, ids);
     const auto expected = rig.run({{0, 0, 150, 0, {}}}, {&slow}, ids, true);
-    const double budget = 2 * std::max(relative_error(naive(rig, ids), expected), 0x1p-24);
-    EXPECT_LE(relative_error(got, expected), budget) << "spread " << spread;
+    rig.kernel = naive::attention;
+    const auto plain = rig.run({{0, 0, 150, 0, {}}}, {&fast}, ids);
+    EXPECT_LE(relative_error(got, expected), error_budget(plain, expected)) << "spread " << spread;
   }
 }
 

@@ -11,9 +11,7 @@
 
 #include "base/cpu.h"
 #include "base/rng.h"
-#include "ops/activation.h"
-#include "ops/norm.h"
-#include "ops/rope.h"
+#include "ops/naive.h"
 
 namespace heddle::ops {
 namespace {
@@ -35,22 +33,11 @@ std::vector<float> random_values(int64_t count, uint64_t seed, float scale = 1) 
   return values;
 }
 
-double relative_error(const std::vector<float>& got, const std::vector<float>& expected) {
-  double error = 0;
-  double norm = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    error += std::pow(got[i] - static_cast<double>(expected[i]), 2);
-    norm += std::pow(static_cast<double>(expected[i]), 2);
-  }
-  return std::sqrt(error / std::max(norm, 1e-300));
-}
-
 // The rule of the project: at most twice the error of the naive loop in the same precision, which
 // is at least one rounding of the output.
 void expect_within_budget(const std::vector<float>& got, const std::vector<float>& naive,
                           const std::vector<float>& expected, const std::string& what) {
-  const double budget = 2 * std::max(relative_error(naive, expected), 0x1p-24);
-  EXPECT_LE(relative_error(got, expected), budget) << what;
+  EXPECT_LE(relative_error(got, expected), error_budget(naive, expected)) << what;
 }
 
 // Runs `test` under every SIMD target of this CPU.
@@ -87,16 +74,7 @@ TEST(RmsNorm, MatchesTheSpecificationAtEveryWidth) {
           }
           return dense;
         };
-        std::vector<float> naive;
-        for (int64_t r = 0; r < rows * groups; ++r) {
-          const float* row = x.data() + r / groups * stride + r % groups * width;
-          float squares = 0;
-          for (int64_t i = 0; i < width; ++i) squares += row[i] * row[i];
-          const float inverse = 1 / std::sqrt(squares / static_cast<float>(width) + eps);
-          for (int64_t i = 0; i < width; ++i)
-            naive.push_back(row[i] * inverse * weight[static_cast<size_t>(i)]);
-        }
-        expect_within_budget(run(cpu::rms_norm), naive, run(ref::rms_norm),
+        expect_within_budget(run(cpu::rms_norm), run(naive::rms_norm), run(ref::rms_norm),
                              "width " + std::to_string(width));
       }
     }
@@ -132,19 +110,11 @@ TEST(Gated, MatchesTheSpecification) {
         const auto x = random_values(tokens * 2 * width, 4, 3);
         std::vector<float> got(static_cast<size_t>(tokens * width), kNan);
         std::vector<float> expected = got;
-        std::vector<float> naive = got;
+        std::vector<float> plain = got;
         cpu::gated(b.ctx, {x.data(), tokens, width, activation, got.data()});
         ref::gated(b.ctx, {x.data(), tokens, width, activation, expected.data()});
-        for (int64_t i = 0; i < tokens * width; ++i) {
-          const float* row = x.data() + i / width * 2 * width + i % width;
-          const float g = row[0];
-          const float act =
-              activation == Activation::silu
-                  ? g / (1 + std::exp(-g))
-                  : 0.5f * g * (1 + std::tanh(0.79788456f * (g + 0.044715f * g * g * g)));
-          naive[static_cast<size_t>(i)] = act * row[width];
-        }
-        expect_within_budget(got, naive, expected, "width " + std::to_string(width));
+        naive::gated(b.ctx, {x.data(), tokens, width, activation, plain.data()});
+        expect_within_budget(got, plain, expected, "width " + std::to_string(width));
       }
     }
   });
@@ -171,17 +141,15 @@ TEST(SigmoidGate, MatchesTheSpecificationAndKeepsToItsRows) {
       const auto y = random_values(tokens * (width + 1), 6);
       auto got = y;
       auto expected = y;
-      auto naive = y;
+      auto plain = y;
       cpu::sigmoid_gate(b.ctx, {gate.data(), width + 2, tokens, width, got.data(), width + 1});
       ref::sigmoid_gate(b.ctx, {gate.data(), width + 2, tokens, width, expected.data(), width + 1});
+      naive::sigmoid_gate(b.ctx, {gate.data(), width + 2, tokens, width, plain.data(), width + 1});
       for (int64_t t = 0; t < tokens; ++t) {
-        for (int64_t i = 0; i < width; ++i)
-          naive[static_cast<size_t>(t * (width + 1) + i)] *=
-              1 / (1 + std::exp(-gate[static_cast<size_t>(t * (width + 2) + i)]));
         const auto guard = static_cast<size_t>(t * (width + 1) + width);
         EXPECT_EQ(got[guard], y[guard]);
       }
-      expect_within_budget(got, naive, expected, "width " + std::to_string(width));
+      expect_within_budget(got, plain, expected, "width " + std::to_string(width));
     }
   });
 }
@@ -220,25 +188,11 @@ TEST(Rope, MatchesTheSpecificationAtEveryPosition) {
       const auto x = random_values(tokens * stride, 9);
       auto got = x;
       auto expected = x;
-      auto naive = x;
+      auto plain = x;
       cpu::rope(b.ctx, {got.data(), stride, tokens, 3, width, positions.data(), &rope});
       ref::rope(b.ctx, {expected.data(), stride, tokens, 3, width, positions.data(), &rope});
-      for (int64_t t = 0; t < tokens; ++t) {
-        for (int64_t h = 0; h < 3; ++h) {
-          for (int64_t i = 0; i < rotary / 2; ++i) {
-            float* p = naive.data() + t * stride + h * width + i;
-            const double angle =
-                positions[static_cast<size_t>(t)] * rope.inv_freq[static_cast<size_t>(i)];
-            const auto c = static_cast<float>(std::cos(angle));
-            const auto s = static_cast<float>(std::sin(angle));
-            const float a = p[0];
-            const float other = p[rotary / 2];
-            p[0] = a * c - other * s;
-            p[rotary / 2] = other * c + a * s;
-          }
-        }
-      }
-      expect_within_budget(got, naive, expected, "rotary " + std::to_string(rotary));
+      naive::rope(b.ctx, {plain.data(), stride, tokens, 3, width, positions.data(), &rope});
+      expect_within_budget(got, plain, expected, "rotary " + std::to_string(rotary));
       for (int64_t i = 0; i < tokens * stride; ++i) {  // what is not rotated keeps its bits
         const int64_t in_row = i % stride;
         if (in_row >= 3 * width || in_row % width >= rotary) {

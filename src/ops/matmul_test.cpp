@@ -13,6 +13,7 @@
 #include "backend/context.h"
 #include "base/cpu.h"
 #include "base/rng.h"
+#include "ops/naive.h"
 
 namespace heddle::ops {
 namespace {
@@ -103,6 +104,11 @@ struct Runner {
   // y [tokens, rows] with NaN around and inside before the call; checks that the rest stays.
   std::vector<float> multiply(const PackedMatrix& w, const float* x, int64_t tokens,
                               bool reference = false, int64_t x_stride = 0) {
+    return multiply(reference ? ref::matmul : cpu::matmul, w, x, tokens, x_stride);
+  }
+  std::vector<float> multiply(void (*kernel)(backend::Context&, const MatmulArgs&),
+                              const PackedMatrix& w, const float* x, int64_t tokens,
+                              int64_t x_stride = 0) {
     const int64_t pad = 5;
     const int64_t stride = w.rows() + pad;
     std::vector<float> y(static_cast<size_t>((tokens + 2) * stride), NAN);
@@ -112,7 +118,7 @@ struct Runner {
                           .weights = &w,
                           .y = y.data() + stride,
                           .y_stride = stride};
-    reference ? ref::matmul(ctx, args) : cpu::matmul(ctx, args);
+    kernel(ctx, args);
     std::vector<float> out;
     for (int64_t t = 0; t < tokens + 2; ++t) {
       const float* row = y.data() + t * stride;
@@ -131,15 +137,6 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-double relative_error(const std::vector<float>& got, const std::vector<double>& want) {
-  double error = 0, norm = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    error += (got[i] - want[i]) * (got[i] - want[i]);
-    norm += want[i] * want[i];
-  }
-  return std::sqrt(error / norm);
-}
-
 std::vector<double> exact(const PackedMatrix& w, const std::vector<float>& x, int64_t tokens) {
   std::vector<double> y;
   std::vector<float> row(static_cast<size_t>(w.cols()));
@@ -150,30 +147,6 @@ std::vector<double> exact(const PackedMatrix& w, const std::vector<float>& x, in
       double total = 0;
       for (int64_t k = 0; k < w.cols(); ++k)
         total += static_cast<double>(x[t * w.cols() + k]) * row[k];
-      y[t * w.rows() + r] = total;
-    }
-  }
-  return y;
-}
-
-// The naive implementation of the same precision: float32, or activations in int8 blocks of 32.
-std::vector<float> naive(const PackedMatrix& w, std::vector<float> x, int64_t tokens, bool int8) {
-  const int64_t cols = w.cols();
-  if (int8) {
-    for (size_t b = 0; b < x.size(); b += 32) {
-      float largest = 0;
-      for (size_t i = b; i < b + 32; ++i) largest = std::max(largest, std::abs(x[i]));
-      const float scale = largest / 127;
-      for (size_t i = b; i < b + 32; ++i) x[i] = scale * std::nearbyint(x[i] / scale);
-    }
-  }
-  std::vector<float> row(static_cast<size_t>(cols));
-  std::vector<float> y(static_cast<size_t>(tokens * w.rows()));
-  for (int64_t r = 0; r < w.rows(); ++r) {
-    w.dequantize_row(r, row.data());
-    for (int64_t t = 0; t < tokens; ++t) {
-      float total = 0;
-      for (int64_t k = 0; k < cols; ++k) total += x[t * cols + k] * row[k];
       y[t * w.rows() + r] = total;
     }
   }
@@ -312,9 +285,9 @@ TEST(Matmul, ErrorWithinTwiceTheNaiveOne) {
         const PackedMatrix w =
             run.pack_one(random_matrix(type, 33, cols, 11), {.full_precision = full});
         const auto x = random_rows(tokens * cols, 12);
-        const auto want = exact(w, x, tokens);
+        const auto want = run.multiply(ref::matmul, w, x.data(), tokens);
         const bool int8 = dtype_info(type).quantized && !full;
-        const double budget = 2 * relative_error(naive(w, x, tokens, int8), want);
+        const double budget = error_budget(run.multiply(naive::matmul, w, x.data(), tokens), want);
         const double error = relative_error(run.multiply(w, x.data(), tokens), want);
         EXPECT_LE(error, budget) << target << " " << dtype_info(type).name << " full " << full;
         EXPECT_LE(error, int8 ? 2e-2 : 1e-6);

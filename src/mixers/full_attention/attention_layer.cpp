@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "backend/profile.h"
 #include "ops/activation.h"
 #include "ops/norm.h"
+#include "ops/work.h"
 
 namespace heddle::mixers::full_attention {
 namespace {
@@ -12,7 +14,7 @@ namespace {
 struct Weights {
   ops::PackedMatrix in;   // [projected_width, D]: v | k | q | gate
   ops::PackedMatrix out;  // [D, H V]
-  ops::Rope rope;
+  std::shared_ptr<const ops::Rope> rope;
   std::vector<float> in_bias;   // [projected_width] or empty
   std::vector<float> out_bias;  // [D] or empty
   std::vector<float> q_norm;
@@ -30,6 +32,12 @@ void add_bias(backend::Context& ctx, const std::vector<float>& bias, int64_t tok
   });
 }
 
+void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
+             const ops::PackedMatrix& weights, float* y) {
+  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
+  ops::matmul(ctx, x, tokens, weights, y);
+}
+
 class AttentionMixer : public Mixer {
  public:
   AttentionMixer(const AttentionConfig& config, Weights weights)
@@ -44,16 +52,18 @@ class AttentionMixer : public Mixer {
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * c_.out_width());
     float* k = v + c_.v_width();
     float* q = k + c_.k_width();
-    ops::matmul(ctx, x, batch.tokens, w_.in, v);
+    project(ctx, "attention in", x, batch.tokens, w_.in, v);
     add_bias(ctx, w_.in_bias, batch.tokens, v);
-    normalize(ctx, batch.tokens, k, c_.kv_heads, w_.k_norm);
-    normalize(ctx, batch.tokens, q, c_.heads, w_.q_norm);
-    if (c_.rope.rotary > 0)
-      ops::rope(ctx, {k, stride, batch.tokens, c_.kv_heads + c_.heads, c_.head_dim,
-                      batch.positions.data(), &w_.rope});
-
     const ops::KvView kv{shape(c_), &batch, &state, 0, 1};
-    ops::store_kv(ctx, {kv, k, stride, v, stride});
+    {
+      const backend::ProfileScope part(ctx, "q k norm, rope, store");
+      normalize(ctx, batch.tokens, k, c_.kv_heads, w_.k_norm);
+      normalize(ctx, batch.tokens, q, c_.heads, w_.q_norm);
+      if (c_.rope.rotary > 0)
+        ops::rope(ctx, {k, stride, batch.tokens, c_.kv_heads + c_.heads, c_.head_dim,
+                        batch.positions.data(), w_.rope.get()});
+      ops::store_kv(ctx, {kv, k, stride, v, stride});
+    }
     ops::AttentionArgs attention;
     attention.kv = kv;
     attention.heads = c_.heads;
@@ -65,19 +75,22 @@ class AttentionMixer : public Mixer {
     attention.q_stride = stride;
     attention.out = mixed;
     attention.out_stride = c_.out_width();
-    ops::attention(ctx, attention);
+    {
+      const backend::ProfileScope part(ctx, "attention",
+                                       [&] { return ops::attention_work(attention); });
+      ops::attention(ctx, attention);
+    }
     if (c_.output_gate)
       ops::sigmoid_gate(
           ctx, {q + c_.q_width(), stride, batch.tokens, c_.out_width(), mixed, c_.out_width()});
-    ops::matmul(ctx, mixed, batch.tokens, w_.out, y);
+    project(ctx, "attention out", mixed, batch.tokens, w_.out, y);
     add_bias(ctx, w_.out_bias, batch.tokens, y);
   }
 
   int64_t weight_bytes() const override {
     const size_t values = w_.in_bias.size() + w_.out_bias.size() + w_.q_norm.size() +
                           w_.k_norm.size() + w_.sinks.size();
-    return w_.in.bytes() + w_.out.bytes() + static_cast<int64_t>(values * sizeof(float)) +
-           static_cast<int64_t>((w_.rope.turns.size() + w_.rope.inv_freq.size()) * sizeof(double));
+    return w_.in.bytes() + w_.out.bytes() + static_cast<int64_t>(values * sizeof(float));
   }
 
   static ops::KvShape shape(const AttentionConfig& c) {
@@ -196,7 +209,7 @@ class AttentionDesign : public MixerDesign {
     if (c_.rope_freqs) {
       HEDDLE_TRY(rope.freq_factors, source.values("rope_freqs"));
     }
-    HEDDLE_TRY(w.rope, ops::make_rope(rope));
+    HEDDLE_TRY(w.rope, source.rope(rope));
     return std::make_unique<AttentionMixer>(c_, std::move(w));
   }
 

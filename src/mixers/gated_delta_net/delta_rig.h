@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "mixers/gated_delta_net/kernels.h"
+#include "mixers/gated_delta_net/mixer.h"
 #include "state/sequence_state.h"
 
 namespace heddle::mixers::gated_delta_net {
@@ -63,14 +63,7 @@ class DeltaRig {
     fill(weights.norm, s.value_dim, 1.0f, 0.2f);
     fill(weights.decay, s.value_heads, 0.0f, 1.0f);
     for (float& value : weights.decay) value = -std::exp(value);
-    state::StatePart delta;
-    delta.name = "delta";
-    delta.growth = state::Growth::folded;
-    delta.strips = s.key_heads;
-    delta.strip = s.strip();
-    delta.page_records = kFold;
-    delta.summary_elements = s.summary();
-    layout.entries = {{0, ops::causal_conv_part("conv", s.channels(), s.taps)}, {0, delta}};
+    layout.entries = {{0, ops::causal_conv_part("conv", s.channels(), s.taps)}, {0, delta_part(s)}};
     layout.first_part = {0, 2};
     EXPECT_TRUE(layout.validate().has_value());
     blocks.set_poison(true);
@@ -120,6 +113,16 @@ class DeltaRig {
     return run(segments, positions, x, views);
   }
 
+  MixArgs weight_args() const {
+    MixArgs args;
+    args.sizes = &s;
+    args.conv = weights.conv.data();
+    args.decay = weights.decay.data();
+    args.dt_bias = weights.dt_bias.data();
+    args.norm = weights.norm.data();
+    return args;
+  }
+
   // Feeds `tokens` in chunks and commits them.
   Rows feed(state::SequenceState& sequence, std::span<const int32_t> tokens, int64_t chunk) {
     Rows result;
@@ -156,18 +159,13 @@ class DeltaRig {
     batch.segments = segments;
     batch.positions = positions;
     const state::StateView state{views, 2};
+    MixArgs args = weight_args();
     const auto width = static_cast<size_t>(s.value_width());
     std::vector<float> y(positions.size() * width + 1);
     std::memset(y.data(), 0xff, y.size() * sizeof(float));
-    MixArgs args;
-    args.sizes = &s;
     args.batch = &batch;
     args.state = &state;
     args.projected = x.data();
-    args.conv = weights.conv.data();
-    args.decay = weights.decay.data();
-    args.dt_bias = weights.dt_bias.data();
-    args.norm = weights.norm.data();
     args.y = y.data();
     context.reference() ? ref::mix(context, args) : cpu::mix(context, args);
     EXPECT_TRUE(std::isnan(y.back())) << "written after the output";

@@ -5,78 +5,13 @@
 
 #include "base/cpu.h"
 #include "mixers/gated_delta_net/delta_rig.h"
+#include "mixers/gated_delta_net/recurrence.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::mixers::gated_delta_net {
 namespace {
 
 using backend::KernelSet;
-
-// The equations of README.md, token by token, without records or blocks, in precision T, over rows
-// of projections.
-template <class T>
-std::vector<std::vector<T>> recurrence(const Sizes& s, const Weights& weights,
-                                       const std::vector<std::vector<T>>& inputs) {
-  const auto kd = static_cast<size_t>(s.key_dim), vd = static_cast<size_t>(s.value_dim);
-  const auto sigmoid = [](T x) { return T(1) / (T(1) + std::exp(-x)); };
-  std::vector<std::vector<T>> result;
-  std::vector<std::vector<T>> states(static_cast<size_t>(s.value_heads),
-                                     std::vector<T>(kd * vd, T(0)));
-  for (size_t t = 0; t < inputs.size(); ++t) {
-    std::vector<T> c(static_cast<size_t>(s.channels()));
-    for (size_t i = 0; i < c.size(); ++i) {
-      T sum = 0;
-      for (size_t j = 0; j < static_cast<size_t>(s.taps); ++j) {
-        const size_t back = static_cast<size_t>(s.taps) - 1 - j;
-        if (back <= t) sum += T(weights.conv[j * c.size() + i]) * inputs[t - back][i];
-      }
-      c[i] = sum * sigmoid(sum);
-    }
-    const auto normalise = [&](size_t at, T scale) {
-      T sum = 0;
-      for (size_t i = 0; i < kd; ++i) sum += c[at + i] * c[at + i];
-      for (size_t i = 0; i < kd; ++i) c[at + i] *= scale / std::sqrt(sum + T(1e-6));
-    };
-    const size_t heads = static_cast<size_t>(s.key_heads);
-    for (size_t h = 0; h < heads; ++h) {
-      normalise(h * kd, T(1) / std::sqrt(T(kd)));
-      normalise((heads + h) * kd, T(1));
-    }
-    std::vector<T> y(static_cast<size_t>(s.value_width()));
-    for (size_t head = 0; head < static_cast<size_t>(s.value_heads); ++head) {
-      const auto h = static_cast<size_t>(s.key_head(static_cast<int64_t>(head)));
-      const T* q = c.data() + h * kd;
-      const T* k = c.data() + (heads + h) * kd;
-      const T* v = c.data() + 2 * heads * kd + head * vd;
-      const T* z = inputs[t].data() + c.size() + head * vd;
-      const T* gates = inputs[t].data() + c.size() + y.size();
-      const T a = gates[static_cast<size_t>(s.value_heads) + head] + T(weights.dt_bias[head]);
-      const T g = T(weights.decay[head]) * (std::max(a, T(0)) + std::log1p(std::exp(-std::abs(a))));
-      const T beta = sigmoid(gates[head]);
-      std::vector<T>& state = states[head];
-      std::vector<T> o(vd);
-      T squares = 0;
-      for (size_t i = 0; i < vd; ++i) {
-        T read = 0;
-        for (size_t j = 0; j < kd; ++j) {
-          state[j * vd + i] *= std::exp(g);
-          read += state[j * vd + i] * k[j];
-        }
-        const T d = beta * (v[i] - read);
-        for (size_t j = 0; j < kd; ++j) {
-          state[j * vd + i] += k[j] * d;
-          o[i] += state[j * vd + i] * q[j];
-        }
-        squares += o[i] * o[i];
-      }
-      const T scale = T(1) / std::sqrt(squares / T(vd) + T(s.norm_eps));
-      for (size_t i = 0; i < vd; ++i)
-        y[head * vd + i] = o[i] * scale * T(weights.norm[i]) * z[i] * sigmoid(z[i]);
-    }
-    result.push_back(std::move(y));
-  }
-  return result;
-}
 
 template <class T>
 Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
@@ -85,9 +20,9 @@ Rows recurrence(const DeltaRig& rig, const std::vector<int32_t>& tokens) {
     const Row row = rig.input(tokens[t], static_cast<int64_t>(t));
     inputs.emplace_back(row.begin(), row.end());
   }
+  const MixArgs args = rig.weight_args();
   Rows result;
-  for (const auto& row : recurrence<T>(rig.s, rig.weights, inputs))
-    result.emplace_back(row.begin(), row.end());
+  for (const auto& row : recurrence<T>(args, inputs)) result.emplace_back(row.begin(), row.end());
   return result;
 }
 

@@ -5,8 +5,10 @@
 #include <array>
 #include <utility>
 
+#include "backend/profile.h"
 #include "base/check.h"
 #include "mixers/gated_delta_net/kernels.h"
+#include "ops/work.h"
 
 namespace heddle::mixers {
 namespace gated_delta_net {
@@ -22,8 +24,9 @@ struct Weights {
 };
 
 // y [T, N] with row stride y_stride = x [T, K] W^T
-void project(backend::Context& ctx, const float* x, int64_t tokens,
+void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
              const ops::PackedMatrix& weights, float* y, int64_t y_stride) {
+  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
   ops::MatmulArgs args;
   args.x = x;
   args.x_stride = weights.cols();
@@ -46,9 +49,9 @@ class GatedDeltaNet : public Mixer {
     const int64_t width = sizes_.projected();
     auto* projected = ctx.scratch.allocate<float>(batch.tokens * width);
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * sizes_.value_width());
-    project(ctx, x, batch.tokens, weights_.in, projected, width);
+    project(ctx, "delta in", x, batch.tokens, weights_.in, projected, width);
     if (weights_.split)
-      project(ctx, x, batch.tokens, weights_.gates,
+      project(ctx, "delta in", x, batch.tokens, weights_.gates,
               projected + sizes_.channels() + sizes_.value_width(), width);
     MixArgs args;
     args.sizes = &sizes_;
@@ -60,8 +63,11 @@ class GatedDeltaNet : public Mixer {
     args.dt_bias = weights_.dt_bias.data();
     args.norm = weights_.norm.data();
     args.y = mixed;
-    ctx.reference() ? ref::mix(ctx, args) : cpu::mix(ctx, args);
-    project(ctx, mixed, batch.tokens, weights_.out, y, sizes_.d_model);
+    {
+      const backend::ProfileScope part(ctx, "delta rule", [&] { return mix_work(sizes_, batch); });
+      ctx.reference() ? ref::mix(ctx, args) : cpu::mix(ctx, args);
+    }
+    project(ctx, "delta out", mixed, batch.tokens, weights_.out, y, sizes_.d_model);
   }
 
   void fold(backend::Context& ctx, std::span<const state::PartView> parts) const override {
@@ -87,14 +93,7 @@ class Design : public MixerDesign {
   explicit Design(const Sizes& sizes) : s_(sizes) {}
 
   std::vector<state::StatePart> state_parts() const override {
-    state::StatePart delta;
-    delta.name = "delta";
-    delta.growth = state::Growth::folded;
-    delta.strips = s_.key_heads;
-    delta.strip = s_.strip();
-    delta.page_records = kFold;
-    delta.summary_elements = s_.summary();
-    return {ops::causal_conv_part("conv", s_.channels(), s_.taps), delta};
+    return {ops::causal_conv_part("conv", s_.channels(), s_.taps), delta_part(s_)};
   }
 
   std::vector<WeightSpec> weights() const override {
@@ -188,6 +187,34 @@ Result<std::unique_ptr<MixerDesign>> make_design(const Params& params) {
 }
 
 }  // namespace
+
+state::StatePart delta_part(const Sizes& s) {
+  state::StatePart delta;
+  delta.name = "delta";
+  delta.growth = state::Growth::folded;
+  delta.strips = s.key_heads;
+  delta.strip = s.strip();
+  delta.page_records = kFold;
+  delta.summary_elements = s.summary();
+  return delta;
+}
+
+// Every segment reads its summary and the records since it; the arithmetic
+// is that of a token on average over the block.
+backend::Work mix_work(const Sizes& s, const state::BatchView& batch) {
+  const auto kd = static_cast<double>(s.key_dim), vd = static_cast<double>(s.value_dim);
+  const auto hk = static_cast<double>(s.key_heads), hv = static_cast<double>(s.value_heads);
+  const auto f = static_cast<double>(kFold);
+  backend::Work work;
+  work.fp32_flops =
+      static_cast<double>(batch.tokens) * (2 * static_cast<double>(s.channels() * s.taps) +
+                                           hv * (6 * kd * vd + 2 * f * vd) + hk * 2 * f * kd);
+  for (const state::Segment& segment : batch.segments)
+    work.bytes += 4 * static_cast<double>(s.summary() + s.record() * (segment.start % kFold) +
+                                          s.channels() * (s.taps - 1));
+  return work;
+}
+
 }  // namespace gated_delta_net
 
 const MixerKind& gated_delta_net_kind() {

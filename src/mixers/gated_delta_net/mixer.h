@@ -1,9 +1,17 @@
 #pragma once
-// Internal to this folder: what mixer.cpp and cases.cpp share.
+// What the files of this folder share, and its benches.
 #include <vector>
 
+#include "backend/profile.h"
+#include "mixers/gated_delta_net/kernels.h"
 #include "mixers/mixer.h"
 
 namespace heddle::mixers::gated_delta_net {
+
 std::vector<MixerCase> cases();
-}
+// The folded part of these sizes (kDeltaPart).
+state::StatePart delta_part(const Sizes& sizes);
+// What the kernels between the projections cannot do without for the batch.
+backend::Work mix_work(const Sizes& sizes, const state::BatchView& batch);
+
+}  // namespace heddle::mixers::gated_delta_net

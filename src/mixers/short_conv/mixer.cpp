@@ -4,8 +4,10 @@
 
 #include <utility>
 
+#include "backend/profile.h"
 #include "mixers/short_conv/kernels.h"
 #include "ops/causal_conv.h"
+#include "ops/work.h"
 
 namespace heddle::mixers {
 namespace short_conv {
@@ -28,7 +30,32 @@ class ShortConv : public Mixer {
     const backend::ArenaScope scope(ctx.scratch);
     auto* projected = ctx.scratch.allocate<float>(batch.tokens * 3 * d_model_);
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * d_model_);
-    ops::matmul(ctx, x, batch.tokens, weights_.in, projected);
+    project(ctx, "short conv in", x, batch.tokens, weights_.in, projected);
+    convolve(ctx, batch, state, projected, mixed);
+    project(ctx, "short conv out", mixed, batch.tokens, weights_.out, y);
+  }
+
+  int64_t weight_bytes() const override {
+    return weights_.in.bytes() + weights_.out.bytes() +
+           static_cast<int64_t>(weights_.conv.size() * sizeof(float));
+  }
+
+ private:
+  static void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
+                      const ops::PackedMatrix& weights, float* y) {
+    const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
+    ops::matmul(ctx, x, tokens, weights, y);
+  }
+
+  // mixed [T, D] = C * conv(B * u); projected [T, 3 D] = [B | C | u]
+  void convolve(backend::Context& ctx, const state::BatchView& batch, const state::StateView& state,
+                float* projected, float* mixed) const {
+    const backend::ProfileScope part(ctx, "short conv", [&] {
+      const auto channels = static_cast<double>(d_model_), taps = static_cast<double>(taps_);
+      return backend::Work{
+          .bytes = 4 * channels * (taps - 1) * static_cast<double>(batch.segments.size()),
+          .fp32_flops = static_cast<double>(batch.tokens) * channels * (2 * taps + 2)};
+    });
     MultiplyArgs product;
     product.a = projected;  // B becomes s = B * u
     product.a_stride = 3 * d_model_;
@@ -54,15 +81,8 @@ class ShortConv : public Mixer {
     product.a_stride = d_model_;
     product.b = projected + d_model_;
     multiply(ctx, product);
-    ops::matmul(ctx, mixed, batch.tokens, weights_.out, y);
   }
 
-  int64_t weight_bytes() const override {
-    return weights_.in.bytes() + weights_.out.bytes() +
-           static_cast<int64_t>(weights_.conv.size() * sizeof(float));
-  }
-
- private:
   static void multiply(backend::Context& ctx, const MultiplyArgs& args) {
     ctx.reference() ? ref::multiply(ctx, args) : cpu::multiply(ctx, args);
   }

@@ -1,0 +1,23 @@
+#pragma once
+// What an operation cannot do without, for benches and profiles: the numerator of every "percent of
+// the limit".
+#include "backend/profile.h"
+#include "ops/attention.h"
+#include "ops/machine_limits.h"
+#include "ops/matmul.h"
+
+namespace heddle::ops {
+
+// The packed weights once; block formats multiply in int8, floats in float32.
+backend::Work product_work(const PackedMatrix& weights, int64_t tokens);
+// The visible keys and values once for every segment, whatever its rows and query groups.
+backend::Work attention_work(const AttentionArgs& args);
+
+// The least time on this machine: the reads, or the arithmetic if that takes longer.
+struct Limit {
+  double seconds = 0;
+  const char* bound = "";  // "read bandwidth", "int8 peak", "fp32 peak"; empty: no work
+};
+Limit limit_of(const backend::Work& work, const MachineLimits& machine);
+
+}  // namespace heddle::ops
