@@ -7,6 +7,7 @@ usage: tools/check_docs.py [--root DIR]
   `src/...`, `tools/...`, `test/...`  the path exists (with * as a wildcard; capitals stand for a name of your choice)
   the map in README.md               every folder of the block that begins with src/
   `heddle WORD`                      a subcommand, src/cli/WORD.cpp
+  docs/performance.md                is what tools/write_performance.py makes of its data
   [text](path#heading)               relative links, and headings inside the same repository
 Prints one line per error, and exits with 1 if there is any.
 """
@@ -150,6 +151,13 @@ def main():
     docs = Docs(root)
     for file in files:
         docs.check_file(file)
+    # A page that a script writes equals what it writes.
+    page = os.path.join(root, "tools", "write_performance.py")
+    if os.path.isfile(page):
+        done = subprocess.run([sys.executable, page, "--check"], capture_output=True, text=True)
+        docs.checked += 1
+        if done.returncode != 0:
+            docs.errors.append((done.stdout + done.stderr).strip())
     for error in docs.errors:
         print(error)
     print(f"docs: {len(files)} pages, {docs.checked} names and links, {len(docs.errors)} errors")
