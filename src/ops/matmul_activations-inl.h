@@ -140,20 +140,26 @@ struct PlaneNumbers {
   }
 };
 
-// Block b of one group. outliers, counts: of the group's tokens.
+// Block b of one group.
 template <int kWidth>
 HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& out, int64_t group,
-                                     int64_t b, int32_t* counts) {
+                                     int64_t b) {
+  const int64_t stretch = b / Activations::kStretch;
+  const int64_t outliers_at = out.outliers_at(stretch, group * kWidth);
+  int32_t* counts = out.outlier_counts + outliers_at;
+  if (b % Activations::kStretch == 0) std::fill(counts, counts + kWidth, 0);
   alignas(64) int8_t codes[kWidth][32];
   PlaneNumbers numbers;
   for (int64_t t = 0; t < kWidth; ++t) {
     const int64_t token = group * kWidth + t;
     BlockSums sums{0.0f, {0, 0}};
     if (token < args.tokens) {
-      Outlier* outliers = out.outliers + token * out.outlier_room() + counts[t];
+      Outlier* outliers =
+          out.outliers + (outliers_at + t) * Activations::kStretchOutliers + counts[t];
       int found = 0;
       sums = quantize_block(args.x + token * args.x_stride + 32 * b, codes[t], outliers, found);
-      for (int i = 0; i < found; ++i) outliers[i].k += static_cast<int32_t>(32 * b);
+      for (int i = 0; i < found; ++i)
+        outliers[i].k += static_cast<int32_t>(32 * (b % Activations::kStretch));
       counts[t] += found;
     } else {
       std::memset(codes[t], 0, sizeof codes[t]);
@@ -172,12 +178,8 @@ HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& 
 template <int kWidth>
 HWY_NOINLINE void quantize_width(const MatmulArgs& args, const Activations& out, int64_t begin,
                                  int64_t end) {
-  for (int64_t group = begin; group < end; ++group) {
-    int32_t counts[kWidth] = {};
-    for (int64_t b = 0; b < out.blocks; ++b)
-      quantize_group_block<kWidth>(args, out, group, b, counts);
-    std::memcpy(out.outlier_counts + group * kWidth, counts, sizeof counts);
-  }
+  for (int64_t group = begin; group < end; ++group)
+    for (int64_t b = 0; b < out.blocks; ++b) quantize_group_block<kWidth>(args, out, group, b);
 }
 
 // Token groups [begin, end).

@@ -4,7 +4,8 @@
 //   float formats  acc[t] = fma(w[k], x[t][k], acc[t])                 for k = 0 ... K - 1
 //   block formats  acc[t] = fma(dot[t], w_scale * x_scale[t], acc[t])  for each 32-block, where
 //                  dot is an exact integer; formats with a minimum then add minimum * sum(x);
-//                  after the last block acc[t] = fma(w[k], outlier, acc[t]) for outliers by k
+//                  after every 16 blocks acc[t] = fma(w[k], outlier, acc[t]) for their outliers by
+//                  k
 // The chain of one output is the same whatever the tile, the batch or the thread, hence equal
 // bits. Decode streams every tile once (floor: bytes / bandwidth); prefill keeps a group of tiles
 // in the second-level cache while all tokens pass (floor: multiply-adds / peak).
@@ -21,7 +22,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/matmul_cpu.cpp"
 #include "ops/simd.h"
-// After simd.h: compiled per target.
+// After simd.h: compiled per target. g++ 12 takes the undefined vector inside some intrinsics for a
+// mistake.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "ops/math-inl.h"
 #include "ops/matmul_activations-inl.h"
 #include "ops/matmul_dot-inl.h"
@@ -143,14 +146,16 @@ struct Prefetcher {
   }
 };
 
-// acc[t] += weights of the tile times the values that stood out of token's blocks, by k.
+// acc[t] += weights of the tile times the values that stood out of the token's stretch, by k.
 template <DType kType, int NT>
 HWY_INLINE void add_outliers(const Section& s, const std::byte* tile, const Activations& all,
-                             int64_t token, F32x16* acc) {
+                             int64_t token, int64_t stretch, F32x16* acc) {
+  const int64_t at = all.outliers_at(stretch, token);
   unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    const Outlier* outlier = all.outliers + (token + t) * all.outlier_room();
-    for (int32_t i = 0; i < all.outlier_counts[token + t]; ++i)
-      acc[t] = fma(column<kType>(s, tile, outlier[i].k), set16(outlier[i].value), acc[t]);
+    const Outlier* outlier = all.outliers + (at + t) * Activations::kStretchOutliers;
+    for (int32_t i = 0; i < all.outlier_counts[at + t]; ++i)
+      acc[t] = fma(column<kType>(s, tile, stretch * Activations::kStretch * 32 + outlier[i].k),
+                   set16(outlier[i].value), acc[t]);
   });
 }
 
@@ -182,8 +187,9 @@ void block_tile(const TileWork& tw) {
     });
     codes += s.code_bytes;
     a.advance();
+    if ((b + 1) % Activations::kStretch == 0 || b + 1 == s.blocks)
+      add_outliers<kType, NT>(s, tw.tile, all, tw.token, b / Activations::kStretch, acc);
   }
-  add_outliers<kType, NT>(s, tw.tile, all, tw.token, acc);
   store_tile<NT>(tw, acc);
 }
 
@@ -208,7 +214,6 @@ void panel_tiles(const MatmulWork& work, const Section& s, const std::byte* tile
                   std::min<int64_t>(4, tokens - 4 * quad)};
       F32x16 acc[4];
       unroll<4>([&](auto t) HEDDLE_LAMBDA { acc[t] = load16(values[i][t]); });
-      add_outliers<kType, 4>(s, tw.tile, work.activations, tw.token, acc);
       store_tile<4>(tw, acc);
     }
   };
@@ -401,8 +406,9 @@ void cpu::matmul(backend::Context& ctx, const MatmulArgs& args) {
     for (const Section& s : weights.sections) a.used |= Activations::planes_of(s.dtype);
     a.codes = ctx.scratch.allocate<int8_t>(a.plane_size() * 32);
     a.planes = ctx.scratch.allocate<int32_t>(a.plane_size() * Activations::kPlanes);
-    a.outliers = ctx.scratch.allocate<Outlier>(a.groups * a.width * a.outlier_room());
-    a.outlier_counts = ctx.scratch.allocate<int32_t>(a.groups * a.width);
+    const int64_t counts = a.stretches() * a.groups * a.width;
+    a.outliers = ctx.scratch.allocate<Outlier>(counts * Activations::kStretchOutliers);
+    a.outlier_counts = ctx.scratch.allocate<int32_t>(counts);
     const auto quantize = HWY_DYNAMIC_DISPATCH(quantize_groups);
     if (args.tokens * weights.cols <= kSerialActivations) {
       quantize(work, 0, a.groups);

@@ -74,31 +74,6 @@ HWY_INLINE F32x16 column_codes(const uint8_t* codes, int g, int i) {
   });
 }
 
-// Column k of a tile: 16 weights as the floats they stand for.
-template <DType kType>
-HWY_INLINE F32x16 column(const Section& s, const std::byte* tile, int64_t k) {
-  using F = Format<kType>;
-  const int64_t b = k / 32;
-  const auto within = static_cast<int>(k % 32);
-  const F32x16 code = column_codes<F::kBits, F::kZero>(
-      reinterpret_cast<const uint8_t*>(tile) + b * s.code_bytes, within / 4, within % 4);
-  const std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
-  const std::byte* supers = tile + s.supers_at + b / 8 * s.super_bytes;
-  if constexpr (kType == DType::q6_k) {
-    HWY_ALIGN float scale[kTileRows];
-    for (int64_t r = 0; r < kTileRows; ++r)
-      scale[r] = static_cast<float>(static_cast<int8_t>(scales[2 * r + within / 16]));
-    return mul(mul(load_half(supers), load16(scale)), code);
-  } else if constexpr (F::kSuper) {
-    const F32x16 minimum = mul(load_half(supers + 32), load_u8(scales + 16));
-    return sub(mul(mul(load_half(supers), load_u8(scales)), code), minimum);
-  } else if constexpr (F::kMinimum) {
-    return fma(load_half(scales), code, load_half(scales + 32));
-  } else {
-    return mul(load_half(scales), code);
-  }
-}
-
 // Scale and minimum of the rows of a tile at one block. value = scale code + minimum
 struct RowScales {
   F32x16 scale;
@@ -117,6 +92,35 @@ HWY_INLINE RowScales row_scales(const Section& s, const std::byte* tile, int64_t
   } else {
     return {load_half(scales), F::kMinimum ? load_half(scales + 32) : zero16()};
   }
+}
+
+// Codes as the weights they stand for. half: q6_k's scales of the codes' 16-block.
+template <DType kType>
+HWY_INLINE F32x16 weigh(const RowScales& scales, F32x16 half, F32x16 code) {
+  using F = Format<kType>;
+  if constexpr (kType == DType::q6_k) return mul(mul(scales.scale, half), code);
+  if constexpr (F::kSuper) return add(mul(scales.scale, code), scales.minimum);
+  if constexpr (F::kMinimum) return fma(scales.scale, code, scales.minimum);
+  return mul(scales.scale, code);
+}
+
+// Column k of a tile: 16 weights as the floats they stand for.
+template <DType kType>
+HWY_INLINE F32x16 column(const Section& s, const std::byte* tile, int64_t k) {
+  using F = Format<kType>;
+  const int64_t b = k / 32;
+  const auto within = static_cast<int>(k % 32);
+  const F32x16 code = column_codes<F::kBits, F::kZero>(
+      reinterpret_cast<const uint8_t*>(tile) + b * s.code_bytes, within / 4, within % 4);
+  F32x16 half = zero16();
+  if constexpr (kType == DType::q6_k) {
+    const std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
+    HWY_ALIGN float values[kTileRows];
+    for (int64_t r = 0; r < kTileRows; ++r)
+      values[r] = static_cast<float>(static_cast<int8_t>(scales[2 * r + within / 16]));
+    half = load16(values);
+  }
+  return weigh<kType>(row_scales<kType>(s, tile, b), half, code);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -73,9 +73,10 @@ struct PackedMatrix::Impl {
 };
 
 // A value that stands out of its block of 32: with it the scale would leave the others a few
-// levels only. It is taken out of the block and multiplied with its weights in float32.
+// levels only. It is taken out of the block and multiplied with its weights in float32, after the
+// blocks of its stretch (see Activations).
 struct Outlier {
-  int32_t k;
+  int32_t k;  // from the beginning of the stretch
   float value;
 };
 constexpr int kBlockOutliers = 2;           // of one block, at most
@@ -90,6 +91,7 @@ constexpr float kOutlierDeviations = 4.0f;  // against the root mean square of t
 //          in the form in which some kernel broadcasts them
 struct Activations {
   static constexpr int64_t kStretch = 16;
+  static constexpr int64_t kStretchOutliers = kStretch * kBlockOutliers;
   enum Plane {
     kScale,        // float
     kScaledSum,    // float: scale * sum of the codes
@@ -120,15 +122,19 @@ struct Activations {
   }
   int8_t* codes = nullptr;
   int32_t* planes = nullptr;
-  Outlier* outliers = nullptr;        // [groups width][outlier_room()], the first of each by k
-  int32_t* outlier_counts = nullptr;  // [groups width]
+  Outlier* outliers = nullptr;        // [stretches][groups width][kStretchOutliers], by k
+  int32_t* outlier_counts = nullptr;  // [stretches][groups width]
   uint32_t used = 0;                  // planes that are filled, as bits
   int64_t width = 1;                  // 1, 2 or 4
   int64_t groups = 0;                 // ceil(T / width)
   int64_t blocks = 0;                 // K / 32
 
   int64_t plane_size() const { return groups * blocks * width; }
-  int64_t outlier_room() const { return blocks * kBlockOutliers; }
+  int64_t stretches() const { return (blocks + kStretch - 1) / kStretch; }
+  // Index of the counts of a token's stretch.
+  int64_t outliers_at(int64_t stretch, int64_t token) const {
+    return stretch * groups * width + token;
+  }
   int64_t stretch_blocks(int64_t block) const {
     return std::min(kStretch, blocks - block / kStretch * kStretch);
   }

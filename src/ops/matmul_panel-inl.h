@@ -162,6 +162,40 @@ void panel_quad(const Panel& panel, int64_t blocks, const int8_t* codes, const i
   });
 }
 
+// acc[i][t] += weights of the panel's tiles times the values that stood out, by k. counts [4]; the
+// outliers of each token kStretchOutliers apart.
+template <DType kType, int kTiles>
+HWY_NOINLINE void panel_outliers(const Panel& panel, const Outlier* outliers, const int32_t* counts,
+                                 float (*acc)[4][16]) {
+  using F = Format<kType>;
+  constexpr int kOffset = F::kBits == 8 ? 128 : F::kZero;
+  const __m512i byte = _mm512_set1_epi32(255);
+  const F32x16 offset = set16(static_cast<float>(kOffset));
+  for (int64_t t = 0; t < 4; ++t, outliers += Activations::kStretchOutliers) {
+    if (counts[t] == 0) continue;
+    F32x16 sums[kTiles];
+    unroll<kTiles>([&](auto i) HEDDLE_LAMBDA { sums[i] = load16(acc[i][t]); });
+    for (int32_t n = 0; n < counts[t]; ++n) {
+      const int64_t b = outliers[n].k / 32;
+      const int64_t g = outliers[n].k % 32 / 4;
+      const __m128i shift = _mm_cvtsi32_si128(outliers[n].k % 4 * 8);
+      const F32x16 value = set16(outliers[n].value);
+      unroll<kTiles>([&](auto i) HEDDLE_LAMBDA {
+        const __m512i word = _mm512_load_si512(panel.codes[b][g][i]);
+        F32x16 code;
+        code.v[0].raw = _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srl_epi32(word, shift), byte));
+        if constexpr (kOffset != 0) code = sub(code, offset);
+        RowScales scales{load16(panel.scales[b][i]), zero16()};
+        if constexpr (F::kMinimum) scales.minimum = load16(panel.minima[b][i]);
+        F32x16 half = zero16();
+        if constexpr (kType == DType::q6_k) half = load16(panel.halves[b][g / 4][i]);
+        sums[i] = fma(weigh<kType>(scales, half, code), value, sums[i]);
+      });
+    }
+    unroll<kTiles>([&](auto i) HEDDLE_LAMBDA { store16(sums[i], acc[i][t]); });
+  }
+}
+
 // Fetches the weights of the panel that comes next, a portion with every quad.
 class PanelFetch {
  public:
@@ -210,12 +244,18 @@ void panel_product(const Section& s, const std::byte* tile, const std::byte* nex
     const bool last = first + blocks == s.blocks;
     PanelFetch fetch(s, last ? next : tile, kTiles, last ? 0 : first + blocks, quads);
     const int64_t index = all.index(token / 4, first);
+    const int64_t outliers_at = all.outliers_at(first / kPanelBlocks, token);
     for (int64_t q = 0; q < quads; ++q) {
       fetch.step();
       if (last) expect(q);
       const int64_t at = (index + q * blocks) * 4;
       panel_quad<kType, kTiles>(panel, blocks, all.codes + 32 * at, all.planes + at,
                                 all.plane_size(), first == 0, sums.quads[q]);
+      const int32_t* counts = all.outlier_counts + outliers_at + 4 * q;
+      if ((counts[0] | counts[1] | counts[2] | counts[3]) != 0)
+        panel_outliers<kType, kTiles>(
+            panel, all.outliers + (outliers_at + 4 * q) * Activations::kStretchOutliers, counts,
+            sums.quads[q]);
       if (last) finish(q, sums.quads[q]);
     }
   }

@@ -263,8 +263,14 @@ Rows whole_mixer(const test::MixerRig& rig, const Sizes& s, const std::vector<in
     for (const char* name : {"qkv_proj", "z_proj", "b_proj", "a_proj"})
       multiply(name, {row.begin(), row.end()}, inputs.back());
   }
+  MixArgs args;
+  args.sizes = &s;
+  args.conv = weights.conv.data();
+  args.decay = weights.decay.data();
+  args.dt_bias = weights.dt_bias.data();
+  args.norm = weights.norm.data();
   Rows result;
-  for (const auto& mixed : recurrence<T>(s, weights, inputs)) {
+  for (const auto& mixed : recurrence<T>(args, inputs)) {
     std::vector<T> y;
     multiply("out_proj", mixed, y);
     result.emplace_back(y.begin(), y.end());
