@@ -59,7 +59,7 @@ class AttentionProblem {
 };
 
 double attention_accuracy(backend::Context& ctx, const AttentionShape& shape, bool decode) {
-  AttentionProblem problem(shape, 1, 600, decode ? 1 : 70);  // more than a split of 8 pages
+  AttentionProblem problem(shape, 1, 600, decode ? 1 : 40);  // more than a split of 8 pages
   problem.store(ctx, 0);
   const state::StateView view = problem.sequences().view(0);
   const auto run = [&](auto kernel) {

@@ -86,7 +86,7 @@ def llamacpp_section(data, bars):
         rows.append([r["model"], r["test"], r["depth"], f"{number(r['speed'])} ({number(r['min'])} to {number(r['max'])})",
                      f"{number(r['peer_speed'])} ({number(r['peer_min'])} to {number(r['peer_max'])})", f"{probe(0)} / {probe(1)}", r["flash"],
                      f"**{r['ratio']:.2f}**", f"{r['limit_percent']:.0f}%", f"{r['peer_limit_percent']:.0f}%", f"{wanted} {word}".strip()])
-    builds = sorted({line["build"] for line in lines if line.get("build")})
+    builds = sorted({line["build"] for line in lines if line.get("build") not in (None, "unknown")})
     text = (f"Tokens per second, median (and range) of {results[0]['count']} runs of both in turn, {results[0]['threads']} threads, one run of the "
             "command above. `pp512`: a prompt of 512 tokens; `tg128`: 128 tokens one by one, after `depth` others. llama.cpp"
             f"{' ' + ', '.join(builds) if builds else ''} counts with the better of `-fa 0` and `-fa 1`, chosen by one run of each beforehand (column "

@@ -85,6 +85,8 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   std::unique_ptr<Model> model(new Model);
   model->spec_ = spec;
   HEDDLE_TRY(model->design_, make_design(spec, kv_dtype_of(options)));
+  // First, while nothing is resident: it looks at pages all over the file.
+  const Hash128 base = weights.hash();
   model->memory_ = std::make_unique<ops::PackMemory>();
   const ops::PackOptions pack{options.full_precision, options.quantize, model->memory_.get()};
   Ropes ropes;
@@ -123,7 +125,6 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
     weights.release();
     if (options.progress) options.progress(i + 1, layers);
   }
-  const Hash128 base = weights.hash();
   const std::string how =
       fmt::format("{:x} {:x} {} {} {}", base.low, base.high, options.full_precision,
                   dtype_info(options.quantize).name, kv_dtype_of(options));

@@ -124,9 +124,8 @@ void causal_conv(backend::Context&, const CausalConvArgs& args) {
 namespace {
 
 float read(DType dtype, const std::byte* page, int64_t index) {
-  float value = 0;
-  dequantize(dtype, page + dtype_bytes(dtype, index), 1, &value);
-  return value;
+  if (dtype == DType::bf16) return bf16_to_f32(reinterpret_cast<const uint16_t*>(page)[index]);
+  return reinterpret_cast<const float*>(page)[index];
 }
 
 // One query head of a row at `position` of segment `n`.
