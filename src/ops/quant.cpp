@@ -182,6 +182,8 @@ namespace {
 
 void store_u16(std::byte* p, uint16_t value) { std::memcpy(p, &value, 2); }
 
+// Both write the bytes that llama.cpp's quantizer writes, ties included, so that a checkpoint
+// quantised on load equals its GGUF file.
 // Scale = (value of largest magnitude) / -8, so that this value is met exactly by code 0.
 void quantize_q4_0(const float* x, std::byte* out) {
   float extreme = 0;
@@ -191,7 +193,8 @@ void quantize_q4_0(const float* x, std::byte* out) {
   const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
   store_u16(out, f32_to_f16(scale));
   const auto code = [&](float v) {
-    const float q = std::floor(v * inverse + 8.5f);
+    // One rounding, as of a fused multiply-add: the product is exact in double.
+    const double q = std::floor(static_cast<double>(v) * static_cast<double>(inverse) + 8.5);
     return static_cast<uint8_t>(q < 0 ? 0 : q > 15 ? 15 : q);
   };
   for (int i = 0; i < 16; ++i)
@@ -205,7 +208,7 @@ void quantize_q8_0(const float* x, std::byte* out) {
   const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
   store_u16(out, f32_to_f16(scale));
   for (int i = 0; i < 32; ++i) {
-    const float q = std::nearbyint(x[i] * inverse);
+    const float q = std::round(x[i] * inverse);
     out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(q < -127 ? -127 : q > 127 ? 127 : q));
   }
 }
