@@ -193,8 +193,7 @@ void quantize_q4_0(const float* x, std::byte* out) {
   const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
   store_u16(out, f32_to_f16(scale));
   const auto code = [&](float v) {
-    // One rounding, as of a fused multiply-add: the product is exact in double.
-    const double q = std::floor(static_cast<double>(v) * static_cast<double>(inverse) + 8.5);
+    const float q = std::floor(v * inverse + 8.5f);
     return static_cast<uint8_t>(q < 0 ? 0 : q > 15 ? 15 : q);
   };
   for (int i = 0; i < 16; ++i)

@@ -59,10 +59,10 @@ def heddle(binary, *arguments):
 
 
 def logits(binary, model, ids, folder, *flags):
-    """[T, V], as `heddle logits` writes them."""
+    """[T, V], as `heddle logits` writes them; one thread, since these models are tiny or the machine may be busy."""
     (folder / "ids.json").write_text(json.dumps([int(id) for id in ids]))
     out = folder / "logits.safetensors"
-    heddle(binary, "logits", "--model", model, "--ids", folder / "ids.json", "--out", out, *flags)
+    heddle(binary, "logits", "--model", model, "--ids", folder / "ids.json", "--out", out, "--threads", 1, *flags)
     values = read_safetensors(out)["logits"]
     out.unlink()
     return values
