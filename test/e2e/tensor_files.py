@@ -50,9 +50,10 @@ def half_apart(rows, heads):
     return rows.reshape(heads, rows.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows.shape)
 
 
-def heddle(binary, *arguments):
+def heddle(binary, *arguments, text=None):
+    """Standard output of the binary, which reads `text`."""
     command = [binary, *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, input=text, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"failed ({run.returncode}): {' '.join(command)}\n{run.stderr}")
     return run.stdout
