@@ -26,8 +26,8 @@ TEST_P(RealConversations, EveryWayOfServingGivesEqualBits) {
 INSTANTIATE_TEST_SUITE_P(Real, RealConversations,
                          ::testing::Values("SmolLM2-135M-Instruct.Q4_1.gguf",
                                            "gemma-3-270m-q4-k-m.gguf"),
-                         [](const auto& info) {
-                           return std::string(info.index == 0 ? "SmolLM2" : "Gemma3");
+                         [](const auto& test) {
+                           return std::string(test.index == 0 ? "SmolLM2" : "Gemma3");
                          });
 
 }  // namespace
