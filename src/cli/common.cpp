@@ -111,6 +111,34 @@ Result<std::string> ModelFlags::resolve(const std::string& model) const {
   return model::find_model(model, {hugging_face_cache()});
 }
 
+void SamplingFlags::add_to(CLI::App& command) {
+  const auto number = [&command](const char* name, auto& value, const char* help) {
+    command.add_option(name, value, help)->group("Sampling")->capture_default_str();
+  };
+  number("--temperature", params.temperature, "0 always takes the likeliest token");
+  number("--top-k", params.top_k, "Keep the k likeliest (0: all)");
+  number("--top-p", params.top_p, "Keep the likeliest with this much probability");
+  number("--min-p", params.min_p, "Keep those at least this likely beside the likeliest");
+  number("--repetition-penalty", params.repetition_penalty, "Above 1: repeat less");
+  number("--seed", params.seed, "The same seed gives the same text");
+}
+
+server::RuntimeOptions runtime_options(const ModelFlags& flags) {
+  server::RuntimeOptions options;
+  options.load = flags.options();
+  options.kernels = flags.kernel_set();
+  options.threads = flags.threads;
+  return options;
+}
+
+Result<std::unique_ptr<server::Runtime>> load_runtime(const ModelFlags& flags,
+                                                      const std::string& model) {
+  HEDDLE_TRY(const std::string path, flags.resolve(model));
+  auto runtime = server::Runtime::load(path, runtime_options(flags));
+  if (runtime) flags.report_loaded(path, (*runtime)->model());
+  return runtime;
+}
+
 Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const std::string& model,
                                                  ThreadPool& pool) {
   HEDDLE_TRY(const std::string path, flags.resolve(model));

@@ -13,7 +13,9 @@
 #include "base/cpu.h"
 #include "base/mmap_file.h"
 #include "base/result.h"
+#include "engine/sampler.h"
 #include "model/model.h"
+#include "server/runtime.h"
 
 namespace heddle::cli {
 
@@ -50,6 +52,20 @@ struct ModelFlags {
  private:
   std::chrono::steady_clock::time_point made_ = std::chrono::steady_clock::now();
 };
+
+// How an answer is chosen.
+struct SamplingFlags {
+  engine::SamplingParams params;
+
+  // Defaults shown are those that `params` holds now.
+  void add_to(CLI::App& command);
+};
+
+// What every front-end of the engine is loaded with; the command fills in the rest.
+server::RuntimeOptions runtime_options(const ModelFlags& flags);
+// Finds and loads a model for a command that answers in this process.
+Result<std::unique_ptr<server::Runtime>> load_runtime(const ModelFlags& flags,
+                                                      const std::string& model);
 
 // Loads with progress and figures on stderr, as the flags say.
 Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const std::string& model,

@@ -1,6 +1,5 @@
 // heddle generate: continue a text, once.
 #include "cli/common.h"
-#include "server/runtime.h"
 #include "text/value.h"
 
 namespace heddle::cli {
@@ -12,7 +11,7 @@ struct GenerateFlags {
   std::string file;
   int64_t max_tokens = 128;
   std::vector<std::string> stops;
-  engine::SamplingParams sampling;
+  SamplingFlags sampling;
   bool raw = false;
   bool json = false;
   ModelFlags load;
@@ -25,21 +24,14 @@ int run(const GenerateFlags& flags) {
     if (!text) return report(text.error());
     prompt = std::move(*text);
   }
-  server::RuntimeOptions options;
-  options.load = flags.load.options();
-  options.kernels = flags.load.kernel_set();
-  options.threads = flags.load.threads;
-  const auto path = flags.load.resolve(flags.model);
-  if (!path) return report(path.error());
-  auto runtime = server::Runtime::load(*path, options);
+  auto runtime = load_runtime(flags.load, flags.model);
   if (!runtime) return report(runtime.error());
-  flags.load.report_loaded(*path, (*runtime)->model());
   server::GenerationRequest request;
   text::EncodeOptions encode;
   encode.add_special = !flags.raw;
   request.engine.prompt = (*runtime)->handle().tokenizer.encode(prompt, encode);
   request.engine.max_tokens = flags.max_tokens;
-  request.engine.sampling = flags.sampling;
+  request.engine.sampling = flags.sampling.params;
   request.engine.use_cache = false;
   request.stops = flags.stops;
   auto generation = server::Generation::start((*runtime)->handle(), std::move(request));
@@ -94,26 +86,7 @@ void add_generate(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
   command->add_option("--stop", flags->stops, "Text at which to end; may be given several times");
-  command
-      ->add_option("--temperature", flags->sampling.temperature,
-                   "0 always takes the likeliest token")
-      ->capture_default_str();
-  command->add_option("--top-k", flags->sampling.top_k, "Keep the k likeliest (0: all)")
-      ->capture_default_str();
-  command
-      ->add_option("--top-p", flags->sampling.top_p,
-                   "Keep the likeliest with this much probability")
-      ->capture_default_str();
-  command
-      ->add_option("--min-p", flags->sampling.min_p,
-                   "Keep those at least this likely beside the likeliest")
-      ->capture_default_str();
-  command
-      ->add_option("--repetition-penalty", flags->sampling.repetition_penalty,
-                   "Above 1: repeat less")
-      ->capture_default_str();
-  command->add_option("--seed", flags->sampling.seed, "The same seed gives the same text")
-      ->capture_default_str();
+  flags->sampling.add_to(*command);
   command->add_flag("--raw", flags->raw, "Put no special tokens around the text");
   command->add_flag("--json", flags->json, "Print one JSON object at the end");
   flags->load.add_to(*command);

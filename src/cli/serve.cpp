@@ -44,10 +44,7 @@ int run(ServeFlags& flags) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
-  server::RuntimeOptions options;
-  options.load = flags.load.options();
-  options.kernels = flags.load.kernel_set();
-  options.threads = flags.load.threads;
+  server::RuntimeOptions options = runtime_options(flags.load);
   options.name = flags.name;
   options.engine.state_bytes = static_cast<int64_t>(flags.state_gib * (1 << 30));
   options.engine.scheduler.step_tokens = flags.step_tokens;
