@@ -1,6 +1,7 @@
 #pragma once
 // What families share: reading attention shapes, rotary embeddings and vocabularies from
 // configurations of both kinds.
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -9,10 +10,50 @@
 #include "base/result.h"
 #include "mixers/params.h"
 #include "model/config.h"
+#include "model/family.h"
 #include "model/spec.h"
 #include "model/tensor_table.h"
 
 namespace heddle::model {
+
+// Weight names that families have in common; a family joins them with its own.
+inline constexpr WeightName kDecoderWeights[] = {
+    {"embed", "embed_tokens.weight", "token_embd.weight"},
+    {"head", "lm_head.weight", "output.weight"},
+    {"final_norm", "norm.weight", "output_norm.weight"},
+};
+// Norms stored as w for 1 + w.
+inline constexpr WeightName kDecoderWeightsPlusOne[] = {
+    kDecoderWeights[0],
+    kDecoderWeights[1],
+    {"final_norm", "norm.weight", "output_norm.weight", Transform::plus_one},
+};
+inline constexpr WeightName kNormWeights[] = {
+    {"pre_mixer_norm", "input_layernorm.weight", "attn_norm.weight"},
+    {"pre_ffn_norm", "post_attention_layernorm.weight", "ffn_norm.weight"},
+};
+inline constexpr WeightName kFfnWeights[] = {
+    {"ffn_gate", "mlp.gate_proj.weight", "ffn_gate.weight"},
+    {"ffn_up", "mlp.up_proj.weight", "ffn_up.weight"},
+    {"ffn_down", "mlp.down_proj.weight", "ffn_down.weight"},
+};
+inline constexpr WeightName kAttentionWeights[] = {
+    {"q_proj", "self_attn.q_proj.weight", "attn_q.weight"},
+    {"k_proj", "self_attn.k_proj.weight", "attn_k.weight"},
+    {"v_proj", "self_attn.v_proj.weight", "attn_v.weight"},
+    {"o_proj", "self_attn.o_proj.weight", "attn_output.weight"},
+};
+
+template <size_t... N>
+constexpr auto join_weights(const WeightName (&... tables)[N]) {
+  std::array<WeightName, (N + ...)> joined{};
+  size_t next = 0;
+  const auto append = [&](const auto& table) {
+    for (const WeightName& weight : table) joined[next++] = weight;
+  };
+  (append(tables), ...);
+  return joined;
+}
 
 struct AttentionShape {
   int64_t d_model = 0;

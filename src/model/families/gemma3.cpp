@@ -13,29 +13,17 @@ constexpr std::string_view kHuggingFace[] = {"Gemma3ForCausalLM", "Gemma3ForCond
 constexpr std::string_view kGguf[] = {"gemma3"};
 constexpr int64_t kPeriod = 6;
 
-constexpr WeightName kModelWeights[] = {
-    {"embed", "embed_tokens.weight", "token_embd.weight"},
-    {"head", "lm_head.weight", "output.weight"},
-    {"final_norm", "norm.weight", "output_norm.weight", Transform::plus_one},
-};
-
-constexpr WeightName kLayerWeights[] = {
+constexpr WeightName kOwnWeights[] = {
     {"pre_mixer_norm", "input_layernorm.weight", "attn_norm.weight", Transform::plus_one},
     {"post_mixer_norm", "post_attention_layernorm.weight", "post_attention_norm.weight",
      Transform::plus_one},
     {"pre_ffn_norm", "pre_feedforward_layernorm.weight", "ffn_norm.weight", Transform::plus_one},
     {"post_ffn_norm", "post_feedforward_layernorm.weight", "post_ffw_norm.weight",
      Transform::plus_one},
-    {"ffn_gate", "mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"ffn_up", "mlp.up_proj.weight", "ffn_up.weight"},
-    {"ffn_down", "mlp.down_proj.weight", "ffn_down.weight"},
-    {"q_proj", "self_attn.q_proj.weight", "attn_q.weight"},
-    {"k_proj", "self_attn.k_proj.weight", "attn_k.weight"},
-    {"v_proj", "self_attn.v_proj.weight", "attn_v.weight"},
-    {"o_proj", "self_attn.o_proj.weight", "attn_output.weight"},
     {"q_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", Transform::plus_one},
     {"k_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", Transform::plus_one},
 };
+constexpr auto kLayerWeights = join_weights(kFfnWeights, kAttentionWeights, kOwnWeights);
 
 std::string_view sliding_but_every(int64_t layer, int64_t period) {
   return (layer + 1) % period == 0 ? "full_attention" : "sliding_attention";
@@ -122,7 +110,7 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
 }  // namespace
 
 const Family& gemma3_family() {
-  static const Family family = {"gemma3",      kHuggingFace, kGguf,    kModelWeights,
+  static const Family family = {"gemma3",      kHuggingFace, kGguf,    kDecoderWeightsPlusOne,
                                 kLayerWeights, from_config,  from_gguf};
   return family;
 }

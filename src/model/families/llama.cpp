@@ -10,18 +10,7 @@ namespace {
 constexpr std::string_view kHuggingFace[] = {"LlamaForCausalLM"};
 constexpr std::string_view kGguf[] = {"llama"};
 
-constexpr WeightName kModelWeights[] = {
-    {"embed", "embed_tokens.weight", "token_embd.weight"},
-    {"head", "lm_head.weight", "output.weight"},
-    {"final_norm", "norm.weight", "output_norm.weight"},
-};
-
-constexpr WeightName kLayerWeights[] = {
-    {"pre_mixer_norm", "input_layernorm.weight", "attn_norm.weight"},
-    {"pre_ffn_norm", "post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"ffn_gate", "mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"ffn_up", "mlp.up_proj.weight", "ffn_up.weight"},
-    {"ffn_down", "mlp.down_proj.weight", "ffn_down.weight"},
+constexpr WeightName kOwnWeights[] = {
     {"q_proj", "self_attn.q_proj.weight", "attn_q.weight", Transform::none, Transform::adjacent_q},
     {"k_proj", "self_attn.k_proj.weight", "attn_k.weight", Transform::none, Transform::adjacent_k},
     {"v_proj", "self_attn.v_proj.weight", "attn_v.weight"},
@@ -32,6 +21,7 @@ constexpr WeightName kLayerWeights[] = {
     {"o_bias", "self_attn.o_proj.bias", "attn_output.bias"},
     {"rope_freqs", "", "rope_freqs.weight", Transform::none, Transform::none, true},
 };
+constexpr auto kLayerWeights = join_weights(kNormWeights, kFfnWeights, kOwnWeights);
 
 Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) {
   HEDDLE_TRY(ModelSpec spec, common_spec(config, tensors, "rms_norm_eps", false));
@@ -71,7 +61,7 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
 }  // namespace
 
 const Family& llama_family() {
-  static const Family family = {"llama",       kHuggingFace, kGguf,    kModelWeights,
+  static const Family family = {"llama",       kHuggingFace, kGguf,    kDecoderWeights,
                                 kLayerWeights, from_config,  from_gguf};
   return family;
 }

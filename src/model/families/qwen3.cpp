@@ -8,22 +8,7 @@ namespace {
 constexpr std::string_view kHuggingFace[] = {"Qwen3ForCausalLM"};
 constexpr std::string_view kGguf[] = {"qwen3"};
 
-constexpr WeightName kModelWeights[] = {
-    {"embed", "embed_tokens.weight", "token_embd.weight"},
-    {"head", "lm_head.weight", "output.weight"},
-    {"final_norm", "norm.weight", "output_norm.weight"},
-};
-
-constexpr WeightName kLayerWeights[] = {
-    {"pre_mixer_norm", "input_layernorm.weight", "attn_norm.weight"},
-    {"pre_ffn_norm", "post_attention_layernorm.weight", "ffn_norm.weight"},
-    {"ffn_gate", "mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"ffn_up", "mlp.up_proj.weight", "ffn_up.weight"},
-    {"ffn_down", "mlp.down_proj.weight", "ffn_down.weight"},
-    {"q_proj", "self_attn.q_proj.weight", "attn_q.weight"},
-    {"k_proj", "self_attn.k_proj.weight", "attn_k.weight"},
-    {"v_proj", "self_attn.v_proj.weight", "attn_v.weight"},
-    {"o_proj", "self_attn.o_proj.weight", "attn_output.weight"},
+constexpr WeightName kOwnWeights[] = {
     {"q_norm", "self_attn.q_norm.weight", "attn_q_norm.weight"},
     {"k_norm", "self_attn.k_norm.weight", "attn_k_norm.weight"},
     {"q_bias", "self_attn.q_proj.bias", "attn_q.bias"},
@@ -31,6 +16,8 @@ constexpr WeightName kLayerWeights[] = {
     {"v_bias", "self_attn.v_proj.bias", "attn_v.bias"},
     {"o_bias", "self_attn.o_proj.bias", "attn_output.bias"},
 };
+constexpr auto kLayerWeights =
+    join_weights(kNormWeights, kFfnWeights, kAttentionWeights, kOwnWeights);
 
 std::string_view all_full(int64_t, int64_t) { return "full_attention"; }
 
@@ -77,7 +64,7 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
 }  // namespace
 
 const Family& qwen3_family() {
-  static const Family family = {"qwen3",       kHuggingFace, kGguf,    kModelWeights,
+  static const Family family = {"qwen3",       kHuggingFace, kGguf,    kDecoderWeights,
                                 kLayerWeights, from_config,  from_gguf};
   return family;
 }

@@ -12,23 +12,10 @@ constexpr std::string_view kHuggingFace[] = {"Qwen3_5ForCausalLM",
                                              "Qwen3_5ForConditionalGeneration"};
 constexpr std::string_view kGguf[] = {"qwen35"};
 
-constexpr WeightName kModelWeights[] = {
-    {"embed", "embed_tokens.weight", "token_embd.weight"},
-    {"head", "lm_head.weight", "output.weight"},
-    {"final_norm", "norm.weight", "output_norm.weight", Transform::plus_one},
-};
-
-constexpr WeightName kLayerWeights[] = {
+constexpr WeightName kOwnWeights[] = {
     {"pre_mixer_norm", "input_layernorm.weight", "attn_norm.weight", Transform::plus_one},
     {"pre_ffn_norm", "post_attention_layernorm.weight", "post_attention_norm.weight",
      Transform::plus_one},
-    {"ffn_gate", "mlp.gate_proj.weight", "ffn_gate.weight"},
-    {"ffn_up", "mlp.up_proj.weight", "ffn_up.weight"},
-    {"ffn_down", "mlp.down_proj.weight", "ffn_down.weight"},
-    {"q_proj", "self_attn.q_proj.weight", "attn_q.weight"},
-    {"k_proj", "self_attn.k_proj.weight", "attn_k.weight"},
-    {"v_proj", "self_attn.v_proj.weight", "attn_v.weight"},
-    {"o_proj", "self_attn.o_proj.weight", "attn_output.weight"},
     {"q_norm", "self_attn.q_norm.weight", "attn_q_norm.weight", Transform::plus_one},
     {"k_norm", "self_attn.k_norm.weight", "attn_k_norm.weight", Transform::plus_one},
     {"qkv_proj", "linear_attn.in_proj_qkv.weight", "attn_qkv.weight"},
@@ -41,6 +28,7 @@ constexpr WeightName kLayerWeights[] = {
     {"norm", "linear_attn.norm.weight", "ssm_norm.weight"},
     {"out_proj", "linear_attn.out_proj.weight", "ssm_out.weight"},
 };
+constexpr auto kLayerWeights = join_weights(kFfnWeights, kAttentionWeights, kOwnWeights);
 
 std::string_view linear_but_every(int64_t layer, int64_t period) {
   return (layer + 1) % period == 0 ? "full_attention" : "linear_attention";
@@ -153,7 +141,7 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
 }  // namespace
 
 const Family& qwen3_5_family() {
-  static const Family family = {"qwen3_5",     kHuggingFace, kGguf,    kModelWeights,
+  static const Family family = {"qwen3_5",     kHuggingFace, kGguf,    kDecoderWeightsPlusOne,
                                 kLayerWeights, from_config,  from_gguf};
   return family;
 }
