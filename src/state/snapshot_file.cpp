@@ -1,17 +1,13 @@
 #include "state/snapshot_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <optional>
 
 #include "base/check.h"
 #include "base/mmap_file.h"
+#include "base/write_file.h"
 #include "state/snapshot_payload.h"
 
 namespace heddle::state {
@@ -224,19 +220,6 @@ Status compare(const SnapshotHeader& header, const StateLayout& layout,
   return {};
 }
 
-std::string system_error() { return std::strerror(errno); }
-
-Status write_all(int file, std::span<const std::byte> bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(file, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return fail("{}: cannot write a snapshot: {}", path, system_error());
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
-  if (::fsync(file) != 0) return fail("{}: cannot flush a snapshot: {}", path, system_error());
-  return {};
-}
-
 }  // namespace
 
 std::vector<std::byte> encode_snapshot(const StateLayout& layout, const SnapshotIdentity& identity,
@@ -274,29 +257,7 @@ Status save_snapshot(const std::string& path, const StateLayout& layout,
                      const Snapshot& snapshot, int compression) {
   const std::vector<std::byte> bytes =
       encode_snapshot(layout, identity, tokens, snapshot, compression);
-  std::string temporary = fmt::format("{}.XXXXXX", path);
-  const int file = ::mkstemp(temporary.data());
-  if (file < 0) return fail("{}: cannot create a snapshot: {}", temporary, system_error());
-  Status status = write_all(file, bytes, temporary);
-  if (::close(file) != 0 && status) {
-    status = fail("{}: cannot close a snapshot: {}", temporary, system_error());
-  }
-  if (status && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    status = fail("{}: cannot rename a snapshot: {}", path, system_error());
-  }
-  if (!status) {
-    ::unlink(temporary.c_str());
-    return status;
-  }
-  // The rename itself must survive a crash too.
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  const int directory =
-      ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory >= 0) {
-    ::fsync(directory);
-    ::close(directory);
-  }
-  return {};
+  return write_file(path, bytes, "a snapshot");
 }
 
 Result<SnapshotHeader> read_snapshot_header(std::span<const std::byte> bytes,
