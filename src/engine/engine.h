@@ -64,7 +64,7 @@ class Engine {
   EngineMetrics metrics() const;
   // Bytes that one sequence of `tokens` tokens needs.
   int64_t sequence_bytes(int64_t tokens) const;
-  // The state that request `id` has reached, and its tokens: to be saved. Not while it runs a step.
+  // The state after `tokens`, and the tokens: what a snapshot file holds.
   struct SavedSequence {
     state::Snapshot snapshot;
     std::vector<int32_t> tokens;  // [snapshot.position]
@@ -77,6 +77,8 @@ class Engine {
   // Free + held + cached = total, and nothing held when idle (a bug otherwise).
   void check_invariants() const;
   state::BlockPool& pool() { return pool_; }
+  const state::StateLayout& layout() const { return executor_.layout(); }
+  const EngineOptions& options() const { return options_; }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -49,6 +49,14 @@ float* gather(backend::Context& ctx, const float* x, int64_t width, std::span<co
 
 Model::~Model() = default;
 
+state::SnapshotIdentity Model::snapshot_identity() const {
+  state::SnapshotIdentity identity;
+  identity.model = spec_.arch;
+  identity.weights = hash_;
+  for (const LayerSpec& layer : spec_.layers) identity.mixers.push_back(layer.mixer);
+  return identity;
+}
+
 int64_t Model::weight_bytes() const {
   return step_weight_bytes() + (spec_.tied ? 0 : embed_.bytes());
 }

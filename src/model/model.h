@@ -19,6 +19,7 @@
 #include "ops/pack_memory.h"
 #include "state/batch.h"
 #include "state/sequence_state.h"
+#include "state/snapshot_file.h"
 #include "state/state_part.h"
 
 namespace heddle::model {
@@ -74,6 +75,8 @@ class Model {
   double decode_token_bytes(int64_t position) const;
   // Identity of weights and of everything in LoadOptions that changes the state's values.
   const Hash128& weight_hash() const { return hash_; }
+  // What a snapshot of this model is saved with, and compared with when it is loaded.
+  state::SnapshotIdentity snapshot_identity() const;
 
   // One step: `tokens` [T] (0 <= id < vocab_size), one sequence per segment of the batch, each with
   // begin_step called. logits [logit_rows, vocab_size] of those rows.

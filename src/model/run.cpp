@@ -120,20 +120,12 @@ class Session {
   std::vector<std::unique_ptr<state::SequenceState>> others_;
 };
 
-state::SnapshotIdentity identity_of(const Model& model) {
-  state::SnapshotIdentity identity;
-  identity.model = model.spec().arch;
-  identity.weights = model.weight_hash();
-  for (const LayerSpec& layer : model.spec().layers) identity.mixers.push_back(layer.mixer);
-  return identity;
-}
-
 // Saves the session's sequence, and makes a new session that knows only the file.
 Result<std::unique_ptr<Session>> restart(const Model& model, ThreadPool& pool,
                                          const RunOptions& options, Rng& rng,
                                          std::unique_ptr<Session> session,
                                          std::span<const int32_t> done) {
-  const state::SnapshotIdentity identity = identity_of(model);
+  const state::SnapshotIdentity identity = model.snapshot_identity();
   HEDDLE_TRY_STATUS(state::save_snapshot(options.snapshot_file, model.layout(), identity, done,
                                          session->sequence().snapshot()));
   session.reset();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/service.h"
+#include "state/snapshot_file.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 #include "text/value.h"
@@ -21,6 +22,7 @@ struct ModelHandle {
   const text::ChatTemplate* chat_template;  // nullptr: the model has none
   engine::EngineService& service;
   int64_t context_length = 0;
+  state::SnapshotIdentity identity;  // of saved conversations
 };
 
 struct GenerationRequest {

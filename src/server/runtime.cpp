@@ -121,10 +121,10 @@ Result<std::unique_ptr<Runtime>> Runtime::load(const std::string& path,
   runtime->executor_ =
       std::make_unique<engine::ModelExecutor>(*runtime->model_, *runtime->pool_, options.kernels);
   runtime->service_ = std::make_unique<engine::EngineService>(*runtime->executor_, options.engine);
-  runtime->handle_ = std::unique_ptr<ModelHandle>(
-      new ModelHandle{options.name.empty() ? name_of(path) : options.name, tokenizer,
-                      runtime->template_ ? &*runtime->template_ : nullptr, *runtime->service_,
-                      runtime->model_->spec().context_length});
+  runtime->handle_ = std::unique_ptr<ModelHandle>(new ModelHandle{
+      options.name.empty() ? name_of(path) : options.name, tokenizer,
+      runtime->template_ ? &*runtime->template_ : nullptr, *runtime->service_,
+      runtime->model_->spec().context_length, runtime->model_->snapshot_identity()});
   return runtime;
 }
 

@@ -80,21 +80,16 @@ class Player {
     return play().at(id);
   }
 
-  state::SnapshotIdentity identity() const {
-    state::SnapshotIdentity identity{model_.spec().arch, model_.weight_hash(), {}};
-    for (const auto& layer : model_.spec().layers) identity.mixers.push_back(layer.mixer);
-    return identity;
-  }
   void save(const std::string& path, const std::vector<int32_t>& tokens) {
     const auto saved = engine_.longest_prefix("", tokens);
     ASSERT_GT(saved.snapshot.position, 0);
-    const auto status =
-        state::save_snapshot(path, model_.layout(), identity(), saved.tokens, saved.snapshot);
+    const auto status = state::save_snapshot(path, model_.layout(), model_.snapshot_identity(),
+                                             saved.tokens, saved.snapshot);
     ASSERT_TRUE(status.has_value()) << status.error().message;
   }
   void load(const std::string& path) {
-    auto saved =
-        state::load_snapshot(path, model_.layout(), identity(), engine_.pool(), int64_t{1} << 30);
+    auto saved = state::load_snapshot(path, model_.layout(), model_.snapshot_identity(),
+                                      engine_.pool(), int64_t{1} << 30);
     ASSERT_TRUE(saved.has_value()) << saved.error().message;
     engine_.restore("", {saved->snapshot, saved->tokens});
   }
