@@ -1,15 +1,10 @@
-// heddle chat: a conversation in the terminal.
-#include <editline/readline.h>
-#include <unistd.h>
-
+// heddle chat: a conversation in the terminal, or of the lines of a pipe.
 #include <atomic>
 #include <csignal>
-#include <cstdlib>
-#include <iostream>
 
 #include "cli/common.h"
-#include "server/chat_prompt.h"
-#include "server/runtime.h"
+#include "cli/common_line_editor.h"
+#include "server/conversation.h"
 
 namespace heddle::cli {
 namespace {
@@ -17,210 +12,240 @@ namespace {
 struct ChatFlags {
   std::string model;
   std::string system;
+  std::string load_from;
   int64_t max_tokens = 1024;
-  engine::SamplingParams sampling;
+  SamplingFlags sampling;
   bool stats = false;
+  bool no_history = false;
   ModelFlags load;
 };
 
 constexpr const char* kHelp =
-    "/system TEXT   set the system prompt and begin anew\n"
-    "/reset         begin anew\n"
-    "/stats         show or hide speeds after each answer\n"
-    "/help          this list\n"
-    "/quit          leave (as does Ctrl-D)\n"
-    "A line that ends in \\ goes on in the next one. Ctrl-C stops an answer.";
+    "/system [TEXT]  set the system prompt (none without TEXT) and begin anew\n"
+    "/reset          begin anew\n"
+    "/undo           forget the last message and its answer\n"
+    "/retry          answer the last message again, with another seed\n"
+    "/save FILE      keep the conversation, with the state that the model has reached\n"
+    "/load FILE      go on where a saved conversation ended\n"
+    "/stats          show or hide tokens and speeds after each answer\n"
+    "/help           this list\n"
+    "/quit           leave (as does Ctrl-D)\n"
+    "A line that ends in \\ goes on in the next one; a message of many lines stands between two "
+    "lines\n"
+    "of \"\"\". Ctrl-C stops an answer and keeps what was said; at the prompt it clears the line.";
 
 // A signal handler may touch nothing else.
 std::atomic<bool> interrupted{false};
 void on_interrupt(int) { interrupted.store(true); }
 
-// One line of input; nullopt at the end. Editing and history on a terminal, plain reading
-// otherwise.
-std::optional<std::string> read_line(bool terminal, const char* prompt) {
-  if (!terminal) {
-    std::string line;
-    if (!std::getline(std::cin, line)) return std::nullopt;
-    return line;
-  }
-  char* line = readline(prompt);
-  if (line == nullptr) return std::nullopt;
-  std::string text(line);
-  std::free(line);
-  if (!text.empty()) add_history(text.c_str());
-  return text;
+std::string trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
-std::optional<std::string> read_message(bool terminal) {
-  std::string message;
-  const char* prompt = "> ";
+// A message of one line or several. cleared: what was typed of it is dropped.
+LineEditor::Outcome read_message(LineEditor& editor, std::string& message) {
+  message.clear();
+  std::string line;
+  bool block = false;
+  bool first = true;
   while (true) {
-    auto line = read_line(terminal, prompt);
-    if (!line) return message.empty() ? std::nullopt : std::optional(message);
-    const bool more = !line->empty() && line->back() == '\\';
-    if (more) line->pop_back();
-    message += *line;
-    if (!more) return message;
+    const auto outcome = editor.read(first ? "> " : ". ", line);
+    if (outcome == LineEditor::Outcome::cleared) return outcome;
+    if (outcome == LineEditor::Outcome::end) return first ? outcome : LineEditor::Outcome::line;
+    const bool fence = trimmed(line) == "\"\"\"";
+    if (first && fence) {
+      block = true;
+      first = false;
+      continue;
+    }
+    if (block && fence) {
+      if (!message.empty()) message.pop_back();  // the last line's end
+      return LineEditor::Outcome::line;
+    }
+    const bool more = block || (!line.empty() && line.back() == '\\');
+    if (more && !block) line.pop_back();
+    message += line;
+    if (!more) return LineEditor::Outcome::line;
     message += '\n';
-    prompt = ". ";
+    first = false;
   }
 }
 
-class Conversation {
+void print_stats(const engine::Usage& usage) {
+  const int64_t read = usage.prompt_tokens - usage.cached_tokens;
+  fmt::print(stderr, "[read {} of {} prompt tokens at {:.0f} tok/s; wrote {} at {:.1f} tok/s]\n",
+             read, usage.prompt_tokens,
+             usage.prefill_seconds > 0 ? static_cast<double>(read) / usage.prefill_seconds : 0.0,
+             usage.output_tokens,
+             usage.decode_seconds > 0
+                 ? static_cast<double>(usage.output_tokens - 1) / usage.decode_seconds
+                 : 0.0);
+}
+
+class Chat {
  public:
-  Conversation(const server::ModelHandle& model, const ChatFlags& flags)
-      : model_(model), flags_(flags), system_(flags.system) {
-    reset();
+  Chat(const server::ModelHandle& model, const ChatFlags& flags)
+      : conversation_(model, {flags.system, flags.max_tokens, flags.sampling.params}),
+        editor_(flags.no_history ? std::string() : state_file("chat_history")),
+        stats_(flags.stats) {
+    // While an answer is written; at a terminal's prompt Ctrl-C is a key.
+    if (editor_.terminal()) std::signal(SIGINT, on_interrupt);
   }
 
-  void reset() {
-    messages_.clear();
-    if (!system_.empty()) messages_.push_back(message("system", system_));
-  }
-  void set_system(std::string text) {
-    system_ = std::move(text);
-    reset();
-  }
-  bool toggle_stats() { return stats_ = !stats_; }
-
-  // Says `text`, prints the answer as it comes, and remembers both. On an error nothing is
-  // remembered.
-  Status say(const std::string& text) {
-    messages_.push_back(message("user", text));
-    auto answer = reply();
-    if (!answer) {
-      messages_.pop_back();
-      return tl::unexpected(answer.error());
+  // Gives the exit status: of a pipe, 1 if anything was refused.
+  int run(const std::string& name, const std::string& load_from) {
+    if (!load_from.empty() && !load(load_from)) return 1;
+    if (editor_.terminal()) fmt::print("{}: /help lists the commands, Ctrl-D leaves\n", name);
+    std::string message;
+    while (true) {
+      const auto outcome = read_message(editor_, message);
+      if (outcome == LineEditor::Outcome::end) break;
+      interrupted.store(false);
+      if (outcome == LineEditor::Outcome::cleared || trimmed(message).empty()) continue;
+      editor_.remember(message);
+      if (message[0] != '/') {
+        show(conversation_.say(message, sink()));
+      } else if (!command(message)) {
+        break;
+      }
     }
-    messages_.push_back(message("assistant", *answer));
-    return {};
+    if (editor_.terminal()) fmt::print("\n");
+    return failed_ && !editor_.terminal() ? 1 : 0;
   }
 
  private:
-  static text::Value message(const char* role, const std::string& content) {
-    return text::Value::map({{"role", role}, {"content", content}});
+  static server::Conversation::Sink sink() {
+    return [](std::string_view piece) {
+      fmt::print("{}", piece);
+      std::fflush(stdout);
+      return !interrupted.load();
+    };
   }
 
-  Result<std::string> reply() {
-    HEDDLE_TRY(auto prompt, server::render_chat(model_, text::Value::list(messages_), {}, {}));
-    server::GenerationRequest request;
-    request.engine.prompt = std::move(prompt.tokens);
-    request.engine.checkpoints = std::move(prompt.checkpoints);
-    request.engine.max_tokens = flags_.max_tokens;
-    request.engine.sampling = flags_.sampling;
-    request.engine.sampling.seed +=
-        messages_.size();  // a new seed a turn, the same conversation for the same seed
-    HEDDLE_TRY(auto generation, server::Generation::start(model_, std::move(request)));
-    std::string answer;
-    interrupted.store(false);
-    while (true) {
-      const auto delta = generation->next(std::chrono::milliseconds(50));
-      if (interrupted.exchange(false)) generation->cancel();
-      if (!delta) continue;
-      answer += delta->text;
-      fmt::print("{}", delta->text);
-      std::fflush(stdout);
-      if (!delta->finished) continue;
-      fmt::print("\n");
-      if (delta->reason == engine::FinishReason::error) return fail("{}", delta->error);
-      if (stats_) print_stats(delta->usage);
-      return answer;
+  bool refuse(const std::string& message) {
+    fmt::print(stderr, "error: {}\n", message);
+    failed_ = true;
+    return false;
+  }
+
+  void show(const Result<server::Reply>& reply) {
+    fmt::print("\n");
+    std::fflush(stdout);
+    if (!reply) {
+      refuse(reply.error().message);
+      return;
+    }
+    const bool stopped = reply->reason == engine::FinishReason::cancelled;
+    if (stopped && reply->text.empty()) {
+      fmt::print(stderr, "[stopped before the first word: the message is forgotten]\n");
+    } else if (stopped) {
+      fmt::print(stderr, "[stopped]\n");
+    } else if (reply->reason == engine::FinishReason::length) {
+      fmt::print(stderr, "[cut off after {} tokens]\n", reply->usage.output_tokens);
+    }
+    if (stats_) print_stats(reply->usage);
+  }
+
+  bool load(const std::string& path) {
+    const auto covered = conversation_.load(path);
+    if (!covered) return refuse(covered.error().message);
+    const auto& messages = conversation_.messages();
+    fmt::print("loaded {} messages and the state after {} tokens from {}\n", messages.size(),
+               *covered, path);
+    const auto& sampling = conversation_.settings().sampling;
+    fmt::print("temperature {}, seed {}", sampling.temperature, sampling.seed);
+    fmt::print("{}\n", messages.empty() ? "" : "; the last answer was:");
+    if (!messages.empty()) fmt::print("{}\n", messages.back().content);
+    std::fflush(stdout);
+    return true;
+  }
+
+  void save(const std::string& path) {
+    if (const auto covered = conversation_.save(path); !covered) {
+      refuse(covered.error().message);
+    } else {
+      fmt::print("saved {} messages and the state after {} tokens to {}\n",
+                 conversation_.messages().size(), *covered, path);
     }
   }
 
-  static void print_stats(const engine::Usage& usage) {
-    const int64_t read = usage.prompt_tokens - usage.cached_tokens;
-    fmt::print(stderr, "[read {} of {} prompt tokens at {:.0f} tok/s; wrote {} at {:.1f} tok/s]\n",
-               read, usage.prompt_tokens,
-               usage.prefill_seconds > 0 ? static_cast<double>(read) / usage.prefill_seconds : 0.0,
-               usage.output_tokens,
-               usage.decode_seconds > 0
-                   ? static_cast<double>(usage.output_tokens - 1) / usage.decode_seconds
-                   : 0.0);
+  // False: leave.
+  bool command(const std::string& text) {
+    const size_t end = text.find_first_of(" \t\n");
+    const std::string name = text.substr(0, end);
+    const std::string argument =
+        end == std::string::npos ? std::string() : trimmed(text.substr(end));
+    if (name == "/quit" || name == "/exit") return false;
+    if (name == "/help") {
+      fmt::print("{}\n", kHelp);
+    } else if (name == "/system") {
+      conversation_.set_system(argument);
+      fmt::print("{}; begun anew\n", argument.empty() ? "no system prompt" : "system prompt set");
+    } else if (name == "/reset") {
+      conversation_.reset();
+      fmt::print("begun anew\n");
+    } else if (name == "/undo") {
+      const bool undone = conversation_.undo();
+      fmt::print("{}\n", undone ? "forgotten" : "nothing has been said yet");
+    } else if (name == "/retry") {
+      show(conversation_.retry(sink()));
+    } else if (name == "/stats") {
+      stats_ = !stats_;
+      fmt::print("speeds are {}\n", stats_ ? "shown" : "hidden");
+    } else if (name == "/save" || name == "/load") {
+      if (argument.empty()) {
+        refuse(fmt::format("{} FILE: a file name is expected", name));
+      } else if (name == "/load") {
+        load(argument);
+      } else {
+        save(argument);
+      }
+    } else {
+      refuse(fmt::format("no command {}; /help lists them", name));
+    }
+    std::fflush(stdout);
+    return true;
   }
 
-  const server::ModelHandle& model_;
-  const ChatFlags& flags_;
-  std::string system_;
-  std::vector<text::Value> messages_;
-  bool stats_ = flags_.stats;
+  server::Conversation conversation_;
+  LineEditor editor_;
+  bool stats_ = false;
+  bool failed_ = false;
 };
 
-int converse(const server::ModelHandle& model, const ChatFlags& flags) {
-  const bool terminal = isatty(STDIN_FILENO) != 0;
-  if (terminal) fmt::print("{}: /help lists the commands, Ctrl-D leaves\n", model.name);
-  std::signal(SIGINT, on_interrupt);
-  Conversation conversation(model, flags);
-  while (true) {
-    auto text = read_message(terminal);
-    if (!text || *text == "/quit" || *text == "/exit") break;
-    if (interrupted.exchange(false) || text->find_first_not_of(" \t\n") == std::string::npos)
-      continue;
-    if (*text == "/help") {
-      fmt::print("{}\n", kHelp);
-    } else if (*text == "/reset") {
-      conversation.reset();
-    } else if (*text == "/stats") {
-      fmt::print("speeds are {}\n", conversation.toggle_stats() ? "shown" : "hidden");
-    } else if (text->starts_with("/system")) {
-      conversation.set_system(text->size() > 8 ? text->substr(8) : std::string());
-    } else if (text->starts_with("/")) {
-      fmt::print("no such command; /help lists them\n");
-    } else if (auto said = conversation.say(*text); !said) {
-      fmt::print(stderr, "error: {}\n", said.error().message);
-    }
-  }
-  if (terminal) fmt::print("\n");
-  return 0;
-}
-
 int run(const ChatFlags& flags) {
-  server::RuntimeOptions options;
-  options.load = flags.load.options();
-  options.kernels = flags.load.kernel_set();
-  options.threads = flags.load.threads;
-  const auto path = flags.load.resolve(flags.model);
-  if (!path) return report(path.error());
-  auto runtime = server::Runtime::load(*path, options);
+  auto runtime = load_runtime(flags.load, flags.model);
   if (!runtime) return report(runtime.error());
-  if ((*runtime)->handle().chat_template == nullptr)
+  const server::ModelHandle& model = (*runtime)->handle();
+  if (model.chat_template == nullptr)
     return report({fmt::format(
-        "{}: the model has no chat template; heddle generate continues plain text", *path)});
-  return converse((*runtime)->handle(), flags);
+        "{}: the model has no chat template; heddle generate continues plain text", flags.model)});
+  return Chat(model, flags).run(model.name, flags.load_from);
 }
 
 }  // namespace
 
 void add_chat(CLI::App& app) {
   auto flags = std::make_shared<ChatFlags>();
-  flags->sampling.temperature = 0.7;
-  flags->sampling.top_p = 0.95;
+  flags->sampling.params.temperature = 0.7;
+  flags->sampling.params.top_p = 0.95;
   CLI::App* command = app.add_subcommand("chat", "Talk with a model in the terminal");
   command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
       ->required();
   command->add_option("--system", flags->system, "System prompt");
+  command->add_option("--load", flags->load_from, "Go on with a conversation that /save kept");
   command->add_option("-n,--max-tokens", flags->max_tokens, "Tokens of an answer at most")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str();
-  command
-      ->add_option("--temperature", flags->sampling.temperature,
-                   "0 always takes the likeliest token")
-      ->capture_default_str();
-  command
-      ->add_option("--top-p", flags->sampling.top_p,
-                   "Keep the likeliest with this much probability")
-      ->capture_default_str();
-  command->add_option("--top-k", flags->sampling.top_k, "Keep the k likeliest (0: all)")
-      ->capture_default_str();
-  command
-      ->add_option("--min-p", flags->sampling.min_p,
-                   "Keep those at least this likely beside the likeliest")
-      ->capture_default_str();
-  command->add_option("--seed", flags->sampling.seed, "The same seed gives the same conversation")
-      ->capture_default_str();
-  command->add_flag("--stats", flags->stats, "Show speeds after each answer");
+  flags->sampling.add_to(*command);
+  command->add_flag("--stats", flags->stats, "Show tokens and speeds after each answer");
+  command->add_flag("--no-history", flags->no_history, "Keep no file of what was typed");
   flags->load.add_to(*command);
-  command->footer("Example: heddle chat -m SmolLM2-135M-Instruct.Q4_1.gguf");
+  command->footer(
+      "Example: heddle chat -m SmolLM2-135M-Instruct.Q4_1.gguf\n"
+      "         echo 'What is the capital of France?' | heddle chat -m MODEL --temperature 0");
   command->callback([flags] { throw CLI::RuntimeError(run(*flags)); });
 }
 
