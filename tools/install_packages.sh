@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of the named groups of tools/packages.txt, if any is missing.
-# usage: tools/install_packages.sh [--list] [GROUP...]     groups: build run test check fuzz fresh; default: build run
+# usage: tools/install_packages.sh [--list] [GROUP...]     groups: build run test check fuzz fresh browser proxy; default: build run
 # Without root it works when nothing is missing; else it uses sudo, or prints the command to run and exits with 1.
 set -euo pipefail
 list="$(cd "$(dirname "$0")" && pwd)/packages.txt"

@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "server/api.h"
 #include "server/chat_prompt.h"
+#include "server/page.h"
 
 namespace heddle::server {
 namespace {
@@ -311,15 +312,16 @@ struct HttpServer::Impl {
     server.set_keep_alive_max_count(1000);
     server.set_keep_alive_timeout(5);
     server.set_tcp_nodelay(true);
-    server.set_pre_routing_handler(
-        [this](const httplib::Request& request, httplib::Response& response) {
-          if (request.path == "/health" || authorised(request))
-            return httplib::Server::HandlerResponse::Unhandled;
-          response.set_header("WWW-Authenticate", "Bearer");
-          send_error(response, {401, "authentication_error",
-                                "a valid API key is expected: Authorization: Bearer KEY", ""});
-          return httplib::Server::HandlerResponse::Handled;
-        });
+    server.set_pre_routing_handler([this](const httplib::Request& request,
+                                          httplib::Response& response) {
+      // The page itself holds nothing of anybody's, and is where a key is entered.
+      if (request.path == "/health" || find_page(request.path) != nullptr || authorised(request))
+        return httplib::Server::HandlerResponse::Unhandled;
+      response.set_header("WWW-Authenticate", "Bearer");
+      send_error(response, {401, "authentication_error",
+                            "a valid API key is expected: Authorization: Bearer KEY", ""});
+      return httplib::Server::HandlerResponse::Handled;
+    });
     server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
       if (!response.body.empty()) return;
       ApiError error;
@@ -343,6 +345,18 @@ struct HttpServer::Impl {
     server.Post("/v1/chat/completions", handler(&Impl::chat));
     server.Post("/v1/completions", handler(&Impl::completion));
     server.Get("/v1/models", handler(&Impl::models));
+    server.Get("/(page/[a-z.]+)?",
+               [](const httplib::Request& request, httplib::Response& response) {
+                 const PageFile* file = find_page(request.path);
+                 if (file == nullptr) {
+                   response.status = 404;
+                   return;
+                 }
+                 for (const HeaderLine& header : page_headers())
+                   response.set_header(header.name, header.value);
+                 response.set_content(file->content.data(), file->content.size(),
+                                      page_content_type(*file).data());
+               });
     server.Get("/health", [](const httplib::Request&, httplib::Response& response) {
       response.set_content(R"({"status":"ok"})", "application/json");
     });
