@@ -19,8 +19,12 @@ namespace {
 constexpr int kHistoryEntries = 1000;
 constexpr off_t kHistoryBytes = 8 << 20;
 
-// The file exists, is ours alone, and is of a sane size.
+// The file exists in a folder of ours, is ours alone, and is of a sane size.
 Status prepare(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  std::filesystem::create_directories(folder.parent_path(), error);
+  ::mkdir(folder.c_str(), 0700);
   const int file =
       ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
   if (file < 0) return fail("{}: {}", path, std::strerror(errno));
@@ -45,11 +49,7 @@ std::string state_file(const std::string& name) {
   } else {
     return {};
   }
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  folder /= "heddle";
-  ::mkdir(folder.c_str(), 0700);
-  return (folder / name).string();
+  return (folder / "heddle" / name).string();
 }
 
 LineEditor::LineEditor(std::string history) : file_(std::move(history)) {

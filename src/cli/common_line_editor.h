@@ -12,7 +12,8 @@ namespace heddle::cli {
 
 class LineEditor {
  public:
-  // history: the file; empty: nothing is kept. What cannot be kept is said once on stderr.
+  // history: the file, made with its folder if missing; empty: nothing is kept. Says what cannot
+  // be.
   explicit LineEditor(std::string history);
   ~LineEditor();
   LineEditor(const LineEditor&) = delete;

@@ -175,6 +175,7 @@ Result<int64_t> Conversation::load(const std::string& path) {
         "{:016x}{:016x}",
         path, file.model, file.weights.high, file.weights.low, own.model, own.weights.high,
         own.weights.low);
+  file.settings.sampling.logprobs = settings_.sampling.logprobs;  // what is told, not what is said
   HEDDLE_TRY(const std::vector<int32_t> known, common_tokens(model_, file.settings, file.messages));
   Result<int64_t> covered = 0;
   if (file.snapshot.empty()) {

@@ -18,12 +18,13 @@ constexpr int64_t kMaxTokens = int64_t{1} << 24;
 constexpr int64_t kMaxRetries = int64_t{1} << 30;
 
 template <class T>
-void append(std::vector<std::byte>& out, const T& number) {
+void append_number(std::vector<std::byte>& out, T number) {
+  static_assert(std::is_integral_v<T>);
   const auto* bytes = reinterpret_cast<const std::byte*>(&number);
   out.insert(out.end(), bytes, bytes + sizeof(T));
 }
 
-void append(std::vector<std::byte>& out, std::string_view text) {
+void append_text(std::vector<std::byte>& out, std::string_view text) {
   const auto bytes = std::as_bytes(std::span(text));
   out.insert(out.end(), bytes.begin(), bytes.end());
 }
@@ -166,19 +167,21 @@ Result<void> read_text(std::string_view json, std::string_view where, Conversati
 }  // namespace
 
 Result<std::vector<std::byte>> encode_conversation(const ConversationFile& conversation) {
+  if (!conversation.settings.sampling.logit_bias.empty())
+    return fail("a conversation with a logit_bias cannot be saved: the format has no place for it");
   HEDDLE_TRY(const std::string text, text_of(conversation));
   std::vector<std::byte> out;
   out.reserve(kPrefixBytes + text.size() + conversation.snapshot.size() + kChecksumBytes);
-  append(out, kConversationMagic);
-  append(out, kVersion);
-  append(out, uint32_t{0});
-  append(out, static_cast<uint64_t>(text.size()));
-  append(out, static_cast<uint64_t>(conversation.snapshot.size()));
-  append(out, text);
+  append_text(out, kConversationMagic);
+  append_number(out, kVersion);
+  append_number(out, uint32_t{0});
+  append_number(out, static_cast<uint64_t>(text.size()));
+  append_number(out, static_cast<uint64_t>(conversation.snapshot.size()));
+  append_text(out, text);
   out.insert(out.end(), conversation.snapshot.begin(), conversation.snapshot.end());
   const Hash128 checksum = hash128(out);
-  append(out, checksum.low);
-  append(out, checksum.high);
+  append_number(out, checksum.low);
+  append_number(out, checksum.high);
   return out;
 }
 

@@ -19,9 +19,9 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 class Terminal:
     """heddle chat on a pty, with its own state folder."""
 
-    def __init__(self, heddle, model, folder, *flags):
+    def __init__(self, heddle, model, folder, max_tokens=48):
         environment = {**os.environ, "XDG_STATE_HOME": str(folder), "LC_ALL": "C.UTF-8", "TERM": "xterm"}
-        self.child = pexpect.spawn(heddle, ["chat", "-m", str(model), "--temperature", "0", "-n", "48", *flags], env=environment,
+        self.child = pexpect.spawn(heddle, ["chat", "-m", str(model), "--temperature", "0", "-n", str(max_tokens)], env=environment,
                                    encoding="utf-8", timeout=120, dimensions=(30, 100))
         self.child.expect("Ctrl-D leaves")
         self.prompt()
@@ -111,13 +111,20 @@ def test_terminal(heddle, model, folder):
     terminal.prompt()
     # A message of several lines, both ways.
     terminal.child.send('"""\r')
+    for line in ("Say only", "the word blue."):
+        terminal.child.expect(r"\. ")
+        terminal.child.send(line + "\r")
     terminal.child.expect(r"\. ")
-    terminal.child.send("Say only the word blue.\r")
-    terminal.child.expect(r"\. ")
-    assert "lue" in terminal.say('"""').lower()
+    terminal.say('"""')
     terminal.child.send("Say only \\\r")
     terminal.child.expect(r"\. ")
-    assert terminal.say("the word green.")
+    terminal.say("the word green.")
+    terminal.say(f"/save {folder / 'lines'}")
+    saved = (folder / "lines").read_bytes()
+    assert b"Say only\\nthe word blue." in saved and b"Say only \\nthe word green." in saved
+    assert b"not to be said" not in saved
+    assert "begun anew" in terminal.say("/reset") and "Paris" in terminal.say("What is the capital of France?")
+    assert "Paris" in terminal.say("/retry")
     for command, answer in (("/stats", "speeds are shown"), ("/undo", "forgotten"), ("/help", "Ctrl-C stops"),
                             ("/system You are brief.", "begun anew"), ("/undo", "nothing has been said"), ("/bogus", "no command")):
         assert answer in terminal.say(command), command
@@ -126,7 +133,7 @@ def test_terminal(heddle, model, folder):
 
 def test_terminal_interrupt(heddle, model, folder):
     """Ctrl-C stops an answer and keeps what was said."""
-    terminal = Terminal(heddle, model, folder, "-n", "2000")
+    terminal = Terminal(heddle, model, folder, 2000)
     terminal.child.send("Write a very long story about a river, with many chapters.\r")
     terminal.child.expect(r"[a-z]{3,} [a-z]+ [a-z]+ [a-z]+ [a-z]+")  # some words of the answer
     terminal.child.expect(r"[a-z]+ [a-z]+ [a-z]+")
@@ -136,7 +143,6 @@ def test_terminal_interrupt(heddle, model, folder):
     file = folder / "stopped"
     assert "saved 2 messages" in terminal.say(f"/save {file}")
     assert b"river" in file.read_bytes()
-    assert terminal.say("/retry") is not None
     terminal.close()
 
 
@@ -158,7 +164,7 @@ def test_terminal_history(heddle, model, folder):
     terminal.close()
     assert "this is not to be said" not in file.read_text(errors="replace")
     # Text beyond ASCII can be edited.
-    terminal = Terminal(heddle, model, folder, "-n", "1")
+    terminal = Terminal(heddle, model, folder, 1)
     terminal.child.send("Grüß 世界x\x7f\r")
     terminal.prompt()
     terminal.close()
@@ -169,6 +175,7 @@ def test_terminal_history(heddle, model, folder):
     child = pexpect.spawn(heddle, ["chat", "-m", str(model)], env={**os.environ, "XDG_STATE_HOME": str(unsafe)}, encoding="utf-8", timeout=60)
     child.expect("history is not kept")
     child.expect("Ctrl-D leaves")
+    child.expect("> ")
     child.sendeof()
     child.expect(pexpect.EOF)
     assert (folder / "talk").read_bytes() == before
