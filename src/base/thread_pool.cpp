@@ -53,28 +53,49 @@ void wait_until(const std::atomic<uint32_t>& value, std::chrono::microseconds sp
 
 }  // namespace
 
-// A generation counter starts a loop, a countdown ends it; each on a cache line of its own.
+// A generation counter starts a loop, a countdown ends it; each on a cache line of its own. The
+// part of a thread belongs to whoever claims it first: the thread, or the caller when it is done
+// with its own. On a busy machine a thread may not get a CPU for milliseconds, and there are
+// hundreds of loops in a step: the caller then works alone instead of waiting. What is computed
+// does not depend on who computes it.
 struct ThreadPool::Impl {
+  struct alignas(64) Claim {
+    std::atomic<uint32_t> generation{0};  // of the last loop whose part is taken
+  };
   alignas(64) std::atomic<uint32_t> generation{0};
   alignas(64) std::atomic<uint32_t> pending{0};
-  alignas(64) bool stop = false;  // this and what follows is written before a generation step
+  alignas(64) std::atomic<bool> stop{false};
+  // Written before a generation step, read by those who claimed a part of it.
   void (*fn)(void*, int) = nullptr;
   void* ctx = nullptr;
   std::chrono::microseconds spin{0};
+  std::vector<Claim> claims;  // by thread; the first is the caller's own and not used
   std::vector<std::thread> workers;
 
-  void start() {
-    generation.fetch_add(1, std::memory_order_release);
+  uint32_t start() {
+    const uint32_t now = generation.fetch_add(1, std::memory_order_release) + 1;
     generation.notify_all();
+    return now;
+  }
+
+  // Runs the part of `thread` in loop `now`, unless somebody has taken it. A thread that comes late
+  // finds the claim of its loop taken, and whoever holds one keeps the loop from ending.
+  void run_part(uint32_t now, int thread) {
+    uint32_t expected = now - 1;
+    if (!claims[static_cast<size_t>(thread)].generation.compare_exchange_strong(
+            expected, now, std::memory_order_acq_rel))
+      return;
+    fn(ctx, thread);
+    if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1) pending.notify_one();
   }
 
   void work(int thread) {
     const FlushDenormals flush;
-    for (uint32_t seen = 0;; ++seen) {
+    for (uint32_t seen = 0;;) {
       wait_until(generation, spin, [seen](uint32_t value) { return value != seen; });
-      if (stop) return;
-      fn(ctx, thread);
-      if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1) pending.notify_one();
+      seen = generation.load(std::memory_order_acquire);
+      if (stop.load(std::memory_order_relaxed)) return;
+      run_part(seen, thread);
     }
   }
 };
@@ -83,12 +104,13 @@ ThreadPool::ThreadPool(int threads) : threads_(threads), impl_(std::make_unique<
   HEDDLE_CHECK(threads >= 1, "threads {}", threads);
   // With more threads than CPUs a spinning thread keeps the one it waits for from running.
   impl_->spin = std::chrono::microseconds(threads <= available_cpus() ? 100 : 0);
+  impl_->claims = std::vector<Impl::Claim>(static_cast<size_t>(threads));
   for (int t = 1; t < threads; ++t)
     impl_->workers.emplace_back([impl = impl_.get(), t] { impl->work(t); });
 }
 
 ThreadPool::~ThreadPool() {
-  impl_->stop = true;
+  impl_->stop.store(true, std::memory_order_relaxed);
   impl_->start();
   for (auto& worker : impl_->workers) worker.join();
 }
@@ -98,8 +120,9 @@ void ThreadPool::run_raw(void (*fn)(void*, int), void* ctx) {
   impl_->fn = fn;
   impl_->ctx = ctx;
   impl_->pending.store(static_cast<uint32_t>(threads_ - 1), std::memory_order_relaxed);
-  impl_->start();
+  const uint32_t now = impl_->start();
   fn(ctx, 0);
+  for (int t = 1; t < threads_; ++t) impl_->run_part(now, t);
   wait_until(impl_->pending, impl_->spin, [](uint32_t left) { return left == 0; });
 }
 

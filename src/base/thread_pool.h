@@ -20,7 +20,8 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  // Calls fn(thread) once on every thread, 0 <= thread < threads(), and returns when all are done.
+  // Calls fn(thread) once for every 0 <= thread < threads(), each on its thread or, where that one
+  // has not begun in time, on the calling one, and returns when all are done.
   // Not reentrant; one caller at a time.
   template <class F>
   void run(F&& fn) {

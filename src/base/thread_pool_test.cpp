@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -52,6 +53,44 @@ TEST(ThreadPool, SleepsAndWakes) {
 }
 
 TEST(ThreadPool, KnowsItsCpus) { EXPECT_GE(ThreadPool::available_cpus(), 1); }
+
+// The caller takes the parts of threads that are late, and each part is done by one of them.
+TEST(ThreadPool, EveryPartRunsOnceWhoeverIsLate) {
+  constexpr int kThreads = 4, kLoops = 5000;
+  ThreadPool pool(kThreads);
+  std::vector<int> runs(kThreads);
+  uint32_t noise = 1;
+  for (int loop = 0; loop < kLoops; ++loop) {
+    noise = noise * 1664525u + 1013904223u;
+    const int late = static_cast<int>(noise >> 30);
+    const int work = static_cast<int>(noise >> 20 & 1023);
+    std::atomic<int> done{0};
+    pool.run([&](int thread) {
+      ++runs[static_cast<size_t>(thread)];
+      volatile int sink = 0;
+      if (thread == late)
+        for (int i = 0; i < work; ++i) sink = i;
+      ++done;
+    });
+    ASSERT_EQ(done, kThreads);
+  }
+  for (const int count : runs) EXPECT_EQ(count, kLoops);
+}
+
+// A thread that sleeps does not hold up a short loop.
+TEST(ThreadPool, ShortLoopsDoNotWaitForSleepingThreads) {
+  ThreadPool pool(2);
+  std::vector<double> waits;
+  for (int i = 0; i < 21; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // past the spinning
+    const auto start = std::chrono::steady_clock::now();
+    pool.run([](int) {});
+    waits.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::nth_element(waits.begin(), waits.begin() + 10, waits.end());
+  EXPECT_LT(waits[10], 1e-3);
+}
 
 }  // namespace
 // A row's bits may not depend on who computes it.
