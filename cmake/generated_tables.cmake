@@ -37,10 +37,10 @@ foreach(file IN LISTS family_files)
 endforeach()
 heddle_generate_table(family model/family.h Family family "${family_names}")
 
-# A subcommand of the binary is a file src/cli/NAME.cpp that defines `void add_NAME(CLI::App&)`; main.cpp and common*.cpp
-# are what they share.
+# A subcommand of the binary is a file src/cli/NAME.cpp, without an underscore in its name, that defines
+# `void add_NAME(CLI::App&)`; main.cpp and common*.cpp are what they share, NAME_*.cpp are parts of one.
 file(GLOB subcommand_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cli/*.cpp)
-list(FILTER subcommand_files EXCLUDE REGEX "/(main|common[a-z_]*|[a-z_]*_test)\\.cpp$")
+list(FILTER subcommand_files EXCLUDE REGEX "/(main|common|[a-z]+_[a-z_]*)\\.cpp$")
 set(declarations "")
 set(entries "")
 foreach(file IN LISTS subcommand_files)

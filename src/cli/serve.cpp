@@ -1,42 +1,131 @@
 // heddle serve: the HTTP server.
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
 #include <ctime>
 #include <mutex>
 #include <thread>
 
 #include "cli/common.h"
+#include "cli/serve_options.h"
 #include "server/http_server.h"
+#include "server/memory_plan.h"
 #include "server/runtime.h"
+#include "text/value.h"
+
+extern char** environ;
 
 namespace heddle::cli {
 namespace {
 
+constexpr size_t kMaxKeys = 1024;
+
 struct ServeFlags {
-  std::string model;
-  ModelFlags load;
-  server::ServerOptions server;
-  std::string name;
-  double state_gib = 4;
-  int64_t step_tokens = 512;
-  int64_t max_sequences = 64;
-  int64_t max_waiting = 256;
-  bool no_prefix_cache = false;
-  double drain_seconds = 30;
+  OptionValues given;
+  std::string config;
+  bool print_config = false;
 };
 
-void print_line(const std::string& line) {
-  static std::mutex mutex;
-  const std::time_t now = std::time(nullptr);
-  char stamp[32];
-  std::tm parts{};
-  std::strftime(stamp, sizeof stamp, "%H:%M:%S", localtime_r(&now, &parts));
-  std::lock_guard lock(mutex);
-  fmt::print("{} {}\n", stamp, line);
-  std::fflush(stdout);
+// Lines of the log: text with the time before it, or objects with the time inside.
+class Log {
+ public:
+  explicit Log(bool json) : json_(json) {}
+
+  void say(const std::string& text) {
+    if (!json_) return print(text);
+    print(*text::to_json(text::Value::map({{"event", "message"}, {"text", text}}),
+                         {.ensure_ascii = true}));
+  }
+  void request(const server::RequestRecord& record) {
+    print(json_ ? server::record_json(record) : server::record_text(record));
+  }
+
+ private:
+  void print(const std::string& line) {
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    char stamp[32];
+    std::strftime(stamp, sizeof stamp, json_ ? "%Y-%m-%dT%H:%M:%SZ" : "%H:%M:%S",
+                  json_ ? gmtime_r(&now, &parts) : localtime_r(&now, &parts));
+    std::lock_guard lock(mutex_);
+    if (json_) {
+      fmt::print("{{\"time\": \"{}\", {}\n", stamp, line.substr(1));
+    } else {
+      fmt::print("{} {}\n", stamp, line);
+    }
+    std::fflush(stdout);
+  }
+
+  bool json_;
+  std::mutex mutex_;
+};
+
+Status read_keys(ServeOptions& options) {
+  auto& keys = options.server.api_keys;
+  if (!options.api_key_file.empty()) {
+    HEDDLE_TRY(const std::string text, read_text_file(options.api_key_file, 1 << 20));
+    const size_t before = keys.size();
+    for (size_t start = 0; start < text.size();) {
+      const size_t end = std::min(text.find('\n', start), text.size());
+      std::string line = text.substr(start, end - start);
+      start = end + 1;
+      line.erase(line.find_last_not_of(" \t\r") + 1);
+      line.erase(0, line.find_first_not_of(" \t"));
+      if (!line.empty() && line[0] != '#') keys.push_back(line);
+    }
+    if (keys.size() == before)
+      return fail("{}: there is no key in it, one a line is expected", options.api_key_file);
+  }
+  if (keys.size() > kMaxKeys)
+    return fail("{} API keys, at most {} are expected", keys.size(), kMaxKeys);
+  for (const std::string& key : keys)
+    for (const char c : key)
+      if (c <= 0x20 || c >= 0x7f)
+        return fail("an API key has characters that no HTTP header can carry");
+  return {};
 }
 
-int run(ServeFlags& flags) {
-  // Blocked before any thread starts, so that only the waiting below receives them.
+Result<ResolvedOptions> resolve(const ServeFlags& flags) {
+  std::vector<std::string> environment;
+  for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
+  std::vector<OptionSource> sources;
+  sources.push_back({"flag", flags.given});
+  HEDDLE_TRY(auto variables, parse_environment(environment));
+  sources.push_back({"environment", std::move(variables)});
+  std::string config = flags.config;
+  for (const std::string& entry : environment)
+    if (config.empty() && entry.starts_with("HEDDLE_CONFIG=")) config = entry.substr(14);
+  if (!config.empty()) {
+    HEDDLE_TRY(const std::string text, read_text_file(config, 1 << 20));
+    HEDDLE_TRY(auto values, parse_config(text, config));
+    sources.push_back({config, std::move(values)});
+  }
+  return resolve_options(sources);
+}
+
+// Waits for the first signal, then lets the answers end; a second one ends the process at once.
+void stop_on_signal(const sigset_t& signals, server::HttpServer& server, Log& log,
+                    double drain_seconds) {
+  int received = 0;
+  sigwait(&signals, &received);
+  log.say(fmt::format("{}: finishing running answers (up to {} s; a second signal ends at once)",
+                      received == SIGTERM ? "SIGTERM" : "SIGINT", drain_seconds));
+  std::atomic<bool> stopped{false};
+  std::thread stopper([&] {
+    server.stop(std::chrono::milliseconds(static_cast<int64_t>(drain_seconds * 1e3)));
+    stopped.store(true);
+  });
+  while (!stopped.load()) {
+    const timespec wait{0, 50'000'000};
+    const int second = sigtimedwait(&signals, nullptr, &wait);
+    if (second > 0) ::_exit(128 + second);
+  }
+  stopper.join();
+}
+
+int serve(ServeOptions& options, Log& log) {
+  // Blocked before any thread starts, so that only stop_on_signal receives them.
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
@@ -44,93 +133,125 @@ int run(ServeFlags& flags) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
 
-  server::RuntimeOptions options = runtime_options(flags.load);
-  options.name = flags.name;
-  options.engine.state_bytes = static_cast<int64_t>(flags.state_gib * (1 << 30));
-  options.engine.scheduler.step_tokens = flags.step_tokens;
-  options.engine.scheduler.max_sequences = flags.max_sequences;
-  options.engine.max_waiting = flags.max_waiting;
-  options.engine.prefix_cache = !flags.no_prefix_cache;
-  const auto path = flags.load.resolve(flags.model);
+  const auto path = options.load.resolve(options.model);
   if (!path) return report(path.error());
-  auto runtime = server::Runtime::load(*path, options);
+  server::RuntimeOptions runtime_options = cli::runtime_options(options.load);
+  runtime_options.name = options.name;
+  runtime_options.engine = options.engine;
+  {
+    const auto checkpoint = model::Checkpoint::open(*path);
+    if (!checkpoint) return report(checkpoint.error());
+    const auto plan =
+        server::plan_memory(*checkpoint, runtime_options.load, options.engine.scheduler,
+                            static_cast<int64_t>(options.state_gib * (1 << 30)), machine_memory());
+    if (!plan) return report(plan.error());
+    runtime_options.engine.state_bytes = plan->state_bytes;
+    for (const std::string& line : server::plan_lines(*plan)) log.say(line);
+  }
+  auto runtime = server::Runtime::load(*path, runtime_options);
   if (!runtime) return report(runtime.error());
   const auto& spec = (*runtime)->model().spec();
-  print_line(
+  log.say(
       fmt::format("model {} ({}, {} layers, {} MiB of weights, context {}), {} threads, {} kernels",
                   (*runtime)->handle().name, spec.arch, spec.layers.size(),
                   (*runtime)->model().weight_bytes() >> 20, spec.context_length,
                   (*runtime)->threads(), active_target()));
-  flags.server.log = print_line;
-  server::HttpServer server((*runtime)->handle(), flags.server);
+  options.server.log = [&](const server::RequestRecord& record) { log.request(record); };
+  server::HttpServer server((*runtime)->handle(), options.server);
   if (auto bound = server.bind(); !bound) return report(bound.error());
-  print_line(fmt::format("state memory {:.1f} GiB; ready on http://{}:{}", flags.state_gib,
-                         flags.server.host, server.port()));
-
+  log.say(fmt::format("ready on http://{}:{}{}", options.server.http.host, server.port(),
+                      options.server.api_keys.empty() ? "" : ", API keys required"));
   std::thread listener([&] { server.serve(); });
-  int received = 0;
-  sigwait(&signals, &received);
-  print_line(fmt::format("{}: finishing running answers (up to {} s)",
-                         received == SIGTERM ? "SIGTERM" : "SIGINT", flags.drain_seconds));
-  server.stop(std::chrono::milliseconds(static_cast<int64_t>(flags.drain_seconds * 1e3)));
+  stop_on_signal(signals, server, log, options.drain_seconds);
   listener.join();
-  print_line("stopped");
+  // Nothing may be held when nobody is served: a leak of pages would show here.
+  (*runtime)->service().call([](engine::Engine& engine) { engine.check_invariants(); });
+  log.say("stopped");
   return 0;
+}
+
+int run(const ServeFlags& flags) {
+  auto resolved = resolve(flags);
+  if (!resolved) return report(resolved.error());
+  ServeOptions& options = resolved->options;
+  if (auto keys = read_keys(options); !keys) return report(keys.error());
+  if (flags.print_config) {
+    fmt::print("{}", config_text(*resolved));
+    return 0;
+  }
+  if (options.model.empty())
+    return report(
+        {"a model is expected: --model, HEDDLE_MODEL or `model` in the configuration file"});
+  if (!options.target.empty())
+    if (auto used = use_target(options.target); !used) return report(used.error());
+  Log log(options.log_format == "json");
+  return serve(options, log);
+}
+
+std::string flag_names(const ServeOption& option) {
+  std::string names = option.short_flag.empty() ? "" : option.short_flag + ",";
+  names += "--" + option.name;
+  if (option.kind == ServeOption::Kind::toggle) names += ",!--no-" + option.name;
+  return names;
+}
+
+void add_option(CLI::App& command, const std::shared_ptr<ServeFlags>& flags, size_t index) {
+  const ServeOption& option = serve_option_table()[index];
+  const auto defaults = option.get(ServeOptions());
+  std::string help = option.help;
+  if (!defaults.empty() && !defaults[0].empty() && option.kind != ServeOption::Kind::toggle)
+    help += fmt::format(" [{}]", defaults[0]);
+  if (option.kind == ServeOption::Kind::toggle)
+    help += fmt::format(" [{}]", defaults[0] == "true" ? "yes" : "no");
+  CLI::Option* added = nullptr;
+  if (option.kind == ServeOption::Kind::toggle) {
+    added = command.add_flag_function(
+        flag_names(option),
+        [flags, index](int64_t count) {
+          flags->given[index] = ServeOption::Values{count > 0 ? "true" : "false"};
+        },
+        help);
+  } else {
+    added = command.add_option_function<std::vector<std::string>>(
+        flag_names(option),
+        [flags, index](const std::vector<std::string>& values) { flags->given[index] = values; },
+        help);
+    added->type_name(option.metavar)->type_size(1)->allow_extra_args(false);
+    if (option.kind != ServeOption::Kind::list)
+      added->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  }
+  added->group(option.group);
 }
 
 }  // namespace
 
 void add_serve(CLI::App& app) {
   auto flags = std::make_shared<ServeFlags>();
+  const auto& table = serve_option_table();
+  flags->given.resize(table.size());
   CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI-compatible)");
-  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  command->add_option("--host", flags->server.host, "Address to listen on")->capture_default_str();
-  command->add_option("--port", flags->server.port, "Port; 0 takes a free one")
-      ->check(CLI::Range(0, 65535))
-      ->capture_default_str();
-  command->add_option("--name", flags->name,
-                      "Name of the model in the API (default: from the path)");
-  command->add_option("--api-key", flags->server.api_keys,
-                      "Key that clients must send; may be given several times");
-  command
-      ->add_option("--state-gib", flags->state_gib,
-                   "Memory for running sequences and cached prefixes, GiB")
-      ->check(CLI::Range(0.01, 1e5))
-      ->capture_default_str();
-  command
-      ->add_option("--step-tokens", flags->step_tokens,
-                   "Tokens of one engine step, over all requests")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  command->add_option("--max-sequences", flags->max_sequences, "Requests that run at once")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  command
-      ->add_option("--max-waiting", flags->max_waiting,
-                   "Requests that may wait before others are refused")
-      ->check(CLI::Range(0, 1 << 20))
-      ->capture_default_str();
-  command
-      ->add_option("--max-connections", flags->server.max_connections, "Connections served at once")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  command->add_option("--max-body-bytes", flags->server.max_body_bytes, "Largest request body")
-      ->capture_default_str();
-  command
-      ->add_option("--max-tokens", flags->server.default_max_tokens,
-                   "Output tokens when a request names no limit")
-      ->check(CLI::Range(1, 1 << 24))
-      ->capture_default_str();
-  command->add_flag("--no-prefix-cache", flags->no_prefix_cache, "Keep no state between requests");
-  command
-      ->add_option("--drain-seconds", flags->drain_seconds,
-                   "On SIGTERM, time for running answers to end")
-      ->check(CLI::Range(0.0, 1e5))
-      ->capture_default_str();
-  flags->load.add_to(*command);
-  command->footer("Example: heddle serve --model SmolLM2-135M-Instruct.Q4_1.gguf --port 8080");
-  command->callback([flags] { throw CLI::RuntimeError(run(*flags)); });
+  for (size_t i = 0; i < table.size(); ++i) add_option(*command, flags, i);
+  command->add_option("--config", flags->config,
+                      "Configuration file, TOML or JSON (HEDDLE_CONFIG)");
+  command->add_flag("--print-config", flags->print_config,
+                    "Print the effective configuration and where each value is from");
+  command->allow_extras();  // to name the flag that was meant
+  command->footer(
+      "Every option is also a key of the configuration file (--max-tokens: max_tokens = 512) and "
+      "a\n"
+      "variable (HEDDLE_MAX_TOKENS). A flag wins over a variable, a variable over the file.\n"
+      "Example: heddle serve --model SmolLM2-135M-Instruct.Q4_1.gguf --port 8080");
+  command->callback([flags, command] {
+    for (const std::string& extra : command->remaining()) {
+      std::vector<std::string> known = {"--config", "--print-config", "--help"};
+      for (const ServeOption& option : serve_option_table()) known.push_back("--" + option.name);
+      const std::string near = nearest(extra.substr(0, extra.find('=')), known);
+      throw CLI::RuntimeError(report(
+          {fmt::format("serve: unknown argument '{}'{}", extra,
+                       near.empty() ? std::string() : fmt::format(", did you mean {}?", near))}));
+    }
+    throw CLI::RuntimeError(run(*flags));
+  });
 }
 
 }  // namespace heddle::cli

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/check.h"
 
@@ -9,6 +10,14 @@ namespace {
 
 constexpr int64_t kScoreRows =
     64;  // rows of one step when every row needs logits: bounds memory at large vocabularies
+
+tl::unexpected<Refusal> refuse(Refusal::Kind kind, std::string parameter, std::string message) {
+  Refusal refusal;
+  refusal.kind = kind;
+  refusal.parameter = std::move(parameter);
+  refusal.message = std::move(message);
+  return tl::unexpected(std::move(refusal));
+}
 
 double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
@@ -43,10 +52,12 @@ Engine::Engine(Executor& executor, const EngineOptions& options)
 
 Engine::~Engine() = default;
 
-int64_t Engine::sequence_bytes(int64_t tokens) const {
-  int64_t total = 0;
-  for (const auto& entry : executor_.layout().entries) {
+BytesByGrowth sequence_bytes(const state::StateLayout& layout, int64_t tokens,
+                             int64_t step_tokens) {
+  BytesByGrowth bytes{};
+  for (const auto& entry : layout.entries) {
     const state::StatePart& part = entry.part;
+    int64_t& total = bytes[static_cast<size_t>(part.growth)];
     const int64_t pages = (tokens + part.page_records - 1) / part.page_records;
     switch (part.growth) {
       case state::Growth::per_token:
@@ -55,8 +66,7 @@ int64_t Engine::sequence_bytes(int64_t tokens) const {
       case state::Growth::window: {
         // The window, the chunk being written, and the page at either end.
         int64_t live = (part.window + part.sinks) / part.page_records + 2;
-        if (part.stores_whole_chunk())
-          live += options_.scheduler.step_tokens / part.page_records + 1;
+        if (part.stores_whole_chunk()) live += step_tokens / part.page_records + 1;
         total += std::min(pages + 1, live) * part.page_bytes();
         break;
       }
@@ -65,31 +75,50 @@ int64_t Engine::sequence_bytes(int64_t tokens) const {
         break;
     }
   }
-  return total;
+  return bytes;
 }
 
-Result<RequestId> Engine::submit(Request request) {
+int64_t Engine::sequence_bytes(int64_t tokens) const {
+  const BytesByGrowth bytes =
+      engine::sequence_bytes(executor_.layout(), tokens, options_.scheduler.step_tokens);
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+}
+
+Admission<RequestId> Engine::submit(Request request) {
+  using Kind = Refusal::Kind;
   const int64_t vocab = executor_.vocab_size();
   const auto prompt = static_cast<int64_t>(request.prompt.size());
-  if (prompt == 0) return fail("the prompt is empty, at least one token is expected");
+  if (prompt == 0)
+    return refuse(Kind::invalid, "prompt", "the prompt is empty, at least one token is expected");
   for (const int32_t token : request.prompt)
     if (token < 0 || token >= vocab)
-      return fail("token {} in the prompt: the vocabulary has {} tokens", token, vocab);
-  HEDDLE_TRY_STATUS(validate(request.sampling, vocab));
+      return refuse(
+          Kind::invalid, "prompt",
+          fmt::format("token {} in the prompt: the vocabulary has {} tokens", token, vocab));
+  if (auto status = validate(request.sampling, vocab); !status)
+    return refuse(Kind::invalid, status.error().parameter, status.error().message);
   if (request.max_tokens < 0)
-    return fail("max_tokens is {}, 0 or more is expected", request.max_tokens);
+    return refuse(Kind::invalid, "max_tokens",
+                  fmt::format("max_tokens is {}, 0 or more is expected", request.max_tokens));
   const int64_t context = executor_.context_length();
   if (prompt > context || (prompt == context && request.max_tokens > 0))
-    return fail("the prompt has {} tokens, the context of the model is {}", prompt, context);
+    return refuse(
+        Kind::too_long, "prompt",
+        fmt::format("the prompt has {} tokens, the context of the model is {}", prompt, context));
   request.max_tokens = std::min(request.max_tokens, context - prompt);
-  if (static_cast<int64_t>(waiting_.size()) >= options_.max_waiting)
-    return fail("{} requests are waiting already, try again later", waiting_.size());
   auto sequence = std::make_unique<Sequence>();
   sequence->reserved_bytes = sequence_bytes(prompt + request.max_tokens);
   if (sequence->reserved_bytes > options_.state_bytes)
-    return fail("{} prompt and {} output tokens need {} MiB of state, {} MiB are configured",
-                prompt, request.max_tokens, sequence->reserved_bytes >> 20,
-                options_.state_bytes >> 20);
+    return refuse(Kind::too_large, "max_tokens",
+                  fmt::format("{} prompt and {} output tokens need {} MiB of state, {} MiB are "
+                              "configured",
+                              prompt, request.max_tokens, sequence->reserved_bytes >> 20,
+                              options_.state_bytes >> 20));
+  if (static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) {
+    ++totals_.requests_refused;
+    return refuse(Kind::queue_full, "",
+                  fmt::format("{} requests are waiting already, try again later", waiting_.size()));
+  }
   sequence->id = next_id_++;
   sequence->tokens = request.prompt;
   sequence->usage.prompt_tokens = prompt;
@@ -147,6 +176,7 @@ void Engine::start(Sequence& sequence) {
         cache_->match(request.isolation_key, request.prompt, sequence.prompt_tokens() - 1);
     cache_->touch(match, sequence.prompt_tokens());
     shared_prefix = match.known;
+    totals_.cache_queried_tokens += sequence.prompt_tokens();
     if (match.position > 0) {
       sequence.state =
           std::make_unique<state::SequenceState>(executor_.layout(), pool_, match.snapshot);
@@ -163,6 +193,10 @@ void Engine::start(Sequence& sequence) {
   sequence.usage.queue_seconds = seconds_between(sequence.submitted, sequence.first_step);
   totals_.prompt_tokens += sequence.usage.prompt_tokens;
   totals_.cached_tokens += sequence.usage.cached_tokens;
+  totals_.queue.observe(sequence.usage.queue_seconds);
+  totals_.prompt_length.observe(static_cast<double>(sequence.usage.prompt_tokens));
+  totals_.computed_prompt_length.observe(
+      static_cast<double>(sequence.usage.prompt_tokens - sequence.usage.cached_tokens));
 }
 
 // Where resume points are stored while the prompt is read: at the template's boundaries, where this
@@ -237,6 +271,7 @@ void Engine::run(std::span<const PlannedChunk> chunks, std::vector<Event>& event
   executor_.forward(batch, tokens, sequences, rows, logits_.data());
   ++totals_.steps;
   totals_.step_rows += batch.tokens;
+  totals_.rows_per_step.observe(static_cast<double>(batch.tokens));
   float* next = logits_.data();
   for (const PlannedChunk& chunk : chunks) {
     Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
@@ -250,6 +285,7 @@ void Engine::run(std::span<const PlannedChunk> chunks, std::vector<Event>& event
 void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<float> logits,
                          std::vector<Event>& events) {
   const int64_t position = sequence.state->position();
+  if (!sequence.decoding()) totals_.computed_prompt_tokens += rows;
   if (!sequence.cuts.empty() && sequence.cuts.front() == position) {
     store(sequence);
     sequence.cuts.erase(sequence.cuts.begin());
@@ -288,7 +324,13 @@ void Engine::choose_token(Sequence& sequence, std::span<float> logits, std::vect
   event.sample = sample(logits, sequence.request.sampling, sequence.seen, event.position);
   const int32_t token = event.sample.token;
   const auto now = Clock::now();
-  if (sequence.usage.output_tokens == 0) sequence.first_token = now;
+  if (sequence.usage.output_tokens == 0) {
+    sequence.first_token = now;
+    totals_.time_to_first_token.observe(seconds_between(sequence.submitted, now));
+    totals_.prefill.observe(seconds_between(sequence.first_step, now));
+  } else {
+    totals_.inter_token.observe(seconds_between(sequence.last_token, now));
+  }
   sequence.last_token = now;
   sequence.tokens.push_back(token);
   sequence.seen.add_output(token);
@@ -324,11 +366,14 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
         seconds_between(sequence.first_step, answered ? sequence.first_token : now);
     sequence.usage.decode_seconds =
         answered ? seconds_between(sequence.first_token, sequence.last_token) : 0;
+    totals_.end_to_end.observe(seconds_between(sequence.submitted, now));
+    totals_.decode.observe(sequence.usage.decode_seconds);
+    totals_.output_length.observe(static_cast<double>(sequence.usage.output_tokens));
     if (sequence.state->position() > 0) store(sequence);
     reserved_bytes_ -= sequence.reserved_bytes;
     sequence.state.reset();
   }
-  ++(reason == FinishReason::cancelled ? totals_.requests_cancelled : totals_.requests_finished);
+  ++totals_.requests_finished[static_cast<size_t>(reason)];
   Event event;
   event.kind = Event::Kind::finished;
   event.request = sequence.id;
@@ -357,10 +402,17 @@ EngineMetrics Engine::metrics() const {
   EngineMetrics metrics = totals_;
   metrics.running = static_cast<int64_t>(running_.size());
   metrics.waiting = static_cast<int64_t>(waiting_.size());
-  for (int64_t g = 0; g < state::kGrowthClasses; ++g)
+  metrics.state_limit_bytes = options_.state_bytes;
+  metrics.state_reserved_bytes = reserved_bytes_;
+  for (size_t g = 0; g < state::kGrowthClasses; ++g)
     metrics.state_bytes_by_growth[g] = pool_.live_bytes(static_cast<state::Growth>(g));
-  metrics.cache_bytes = cache_->bytes();
-  metrics.cache_entries = cache_->stats().points + cache_->stats().nodes;
+  const state::PrefixCache::Stats cache = cache_->stats();
+  metrics.cache_bytes = cache.bytes;
+  metrics.cache_unreachable_bytes = cache.unreachable_bytes;
+  metrics.cache_points = cache.points;
+  metrics.cache_blocks = cache.nodes;
+  metrics.cache_evicted_points = cache.evicted_points;
+  metrics.cache_evicted_blocks = cache.evicted_nodes;
   return metrics;
 }
 

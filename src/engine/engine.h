@@ -5,6 +5,7 @@
 // One step() admits what fits, plans a ragged batch, runs it, samples, and stores resume points. A
 // sequence resumes from the longest cached prefix; every result is bit-equal to a cold run (design,
 // section 1).
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "engine/executor.h"
+#include "engine/metrics.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "state/prefix_cache.h"
@@ -27,24 +29,14 @@ struct EngineOptions {
   SchedulerOptions scheduler;
   int64_t state_bytes = int64_t{4} << 30;  // running sequences and cached prefixes together
   int64_t max_waiting = 256;               // submit() refuses beyond
+  int64_t max_unread_events = 4096;        // of one answer; a reader this far behind is cancelled
   bool prefix_cache = true;
 };
 
-struct EngineMetrics {
-  int64_t requests_submitted = 0;
-  int64_t requests_finished = 0;
-  int64_t requests_cancelled = 0;
-  int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;
-  int64_t output_tokens = 0;
-  int64_t steps = 0;
-  int64_t step_rows = 0;
-  int64_t running = 0;
-  int64_t waiting = 0;
-  int64_t state_bytes_by_growth[state::kGrowthClasses] = {};
-  int64_t cache_bytes = 0;
-  int64_t cache_entries = 0;
-};
+// What one sequence of `tokens` tokens needs at most, by growth class, in steps of up to
+// step_tokens.
+using BytesByGrowth = std::array<int64_t, state::kGrowthClasses>;
+BytesByGrowth sequence_bytes(const state::StateLayout& layout, int64_t tokens, int64_t step_tokens);
 
 class Engine {
  public:
@@ -52,9 +44,9 @@ class Engine {
   Engine(Executor& executor, const EngineOptions& options);
   ~Engine();
 
-  // Refuses (with the reason) what can never run: bad tokens or parameters, a prompt that does not
-  // fit the context or the memory, a full queue.
-  Result<RequestId> submit(Request request);
+  // Refuses what can never run (bad tokens or parameters, a prompt that does not fit the context or
+  // the memory) and what finds the queue full.
+  Admission<RequestId> submit(Request request);
   // Ends a request at the next step() with reason cancelled; unknown ids are ignored.
   void cancel(RequestId id);
   bool idle() const { return waiting_.empty() && running_.empty(); }

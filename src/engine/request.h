@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/result.h"
 #include "engine/sampler.h"
 
 namespace heddle::engine {
@@ -27,6 +28,20 @@ struct Request {
   bool use_cache = true;
   bool keep_logits = false;  // TokenEvent::logits is filled: for equivalence checks
 };
+
+// Why a request was not taken. Whoever speaks a protocol chooses its answer by the kind.
+struct Refusal : Error {
+  enum class Kind : uint8_t {
+    invalid,        // it can never run: a token or a parameter is wrong
+    too_long,       // prompt and output do not fit the model's context
+    too_large,      // its state does not fit the memory that is configured
+    queue_full,     // later it can
+    shutting_down,  // elsewhere it can
+  } kind = Kind::invalid;
+  std::string parameter;  // the field at fault, if any
+};
+template <class T>
+using Admission = tl::expected<T, Refusal>;
 
 enum class FinishReason : uint8_t { stop, length, cancelled, error };
 std::string_view finish_reason_name(FinishReason reason);

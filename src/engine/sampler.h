@@ -27,8 +27,13 @@ struct SamplingParams {
 };
 constexpr int kMaxLogprobs = 100;
 
-// Ranges of the values above; the message names the field and what is expected.
-Status validate(const SamplingParams& params, int64_t vocab_size);
+// What is wrong with a parameter, and which one: the name that the API gives it too.
+struct ParameterError : Error {
+  std::string parameter;
+};
+
+// Ranges of the values above; the message names the parameter and what is expected.
+tl::expected<void, ParameterError> validate(const SamplingParams& params, int64_t vocab_size);
 
 // Tokens seen, for the penalties.
 class TokenCounts {

@@ -1,18 +1,35 @@
 #include "engine/service.h"
 
+#include <algorithm>
 #include <future>
+#include <utility>
 
 #include "base/check.h"
 
 namespace heddle::engine {
+
+uint64_t Mailbox::wait(uint64_t seen, std::chrono::milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  ready_.wait_for(lock, timeout, [&] { return version_ != seen; });
+  return version_;
+}
+
+void Mailbox::notify() {
+  {
+    std::lock_guard lock(mutex_);
+    ++version_;
+  }
+  ready_.notify_all();
+}
 
 RequestStream::~RequestStream() {
   if (!finished_) cancel();
 }
 
 std::optional<Event> RequestStream::next(std::chrono::milliseconds timeout) {
-  std::unique_lock lock(queue_->mutex);
-  if (!queue_->ready.wait_for(lock, timeout, [&] { return !queue_->events.empty(); }))
+  Mailbox& mailbox = *queue_->mailbox;
+  std::unique_lock lock(mailbox.mutex_);
+  if (!mailbox.ready_.wait_for(lock, timeout, [&] { return !queue_->events.empty(); }))
     return std::nullopt;
   Event event = std::move(queue_->events.front());
   queue_->events.pop_front();
@@ -31,7 +48,8 @@ void RequestStream::cancel() {
 }
 
 EngineService::EngineService(Executor& executor, const EngineOptions& options)
-    : engine_(executor, options) {
+    : engine_(executor, options),
+      max_unread_events_(static_cast<size_t>(std::max<int64_t>(1, options.max_unread_events))) {
   thread_ = std::thread([this] { loop(); });
 }
 
@@ -54,36 +72,50 @@ void EngineService::post(std::function<void(Engine&)> command) {
 }
 
 void EngineService::call(const std::function<void(Engine&)>& fn) {
-  std::promise<void> done;
-  post([&](Engine& engine) {
+  // Shared: set_value() may still be at work when the waiting side has gone on.
+  const auto done = std::make_shared<std::promise<void>>();
+  auto ended = done->get_future();
+  post([&fn, done](Engine& engine) {
     fn(engine);
-    done.set_value();
+    done->set_value();
   });
-  done.get_future().wait();
+  ended.wait();
 }
 
-Result<std::unique_ptr<RequestStream>> EngineService::submit(Request request) {
+Admission<std::unique_ptr<RequestStream>> EngineService::submit(Request request,
+                                                                std::shared_ptr<Mailbox> mailbox) {
   {
     std::lock_guard lock(mutex_);
-    if (draining_) return fail("the server is shutting down");
+    if (draining_) {
+      Refusal refusal;
+      refusal.kind = Refusal::Kind::shutting_down;
+      refusal.message = "the server is shutting down";
+      return tl::unexpected(std::move(refusal));
+    }
   }
   auto stream = std::make_unique<RequestStream>();
-  Status status;
+  stream->queue_->mailbox = mailbox != nullptr ? std::move(mailbox) : std::make_shared<Mailbox>();
+  std::optional<Refusal> refused;
   call([&](Engine& engine) {
     auto id = engine.submit(std::move(request));
     if (!id) {
-      status = tl::unexpected(id.error());
+      refused = std::move(id).error();
       return;
     }
     stream->id_ = *id;
     streams_[*id] = stream->queue_;
   });
-  if (!status) {
+  if (refused) {
     stream->finished_ = true;
-    return tl::unexpected(status.error());
+    return tl::unexpected(std::move(*refused));
   }
   stream->service_ = this;
   return stream;
+}
+
+bool EngineService::draining() {
+  std::lock_guard lock(mutex_);
+  return draining_;
 }
 
 EngineMetrics EngineService::metrics() {
@@ -106,17 +138,30 @@ bool EngineService::drain(std::chrono::milliseconds limit) {
 }
 
 void EngineService::dispatch(std::vector<Event> events) {
-  for (Event& event : events) {
-    const auto it = streams_.find(event.request);
-    if (it == streams_.end()) continue;
-    const auto queue = it->second;
-    if (event.kind == Event::Kind::finished) streams_.erase(it);
-    {
-      std::lock_guard lock(queue->mutex);
-      queue->events.push_back(std::move(event));
+  for (Event& event : events) deliver(std::move(event));
+}
+
+void EngineService::deliver(Event event) {
+  const auto it = streams_.find(event.request);
+  if (it == streams_.end()) return;
+  const auto queue = it->second;
+  const bool finished = event.kind == Event::Kind::finished;
+  if (finished) streams_.erase(it);
+  Mailbox& mailbox = *queue->mailbox;
+  {
+    std::lock_guard lock(mailbox.mutex_);
+    if (!finished && queue->events.size() >= max_unread_events_) {
+      if (!std::exchange(queue->overflowed, true)) engine_.cancel(event.request);
+      return;
     }
-    queue->ready.notify_one();
+    if (finished && queue->overflowed) {
+      event.reason = FinishReason::error;
+      event.error = fmt::format("the answer was not read: {} tokens wait", queue->events.size());
+    }
+    queue->events.push_back(std::move(event));
+    ++mailbox.version_;
   }
+  mailbox.ready_.notify_all();
 }
 
 void EngineService::loop() {

@@ -17,6 +17,22 @@ namespace heddle::engine {
 
 class EngineService;
 
+// Where a thread waits for the events of one or several requests, or for news from elsewhere.
+class Mailbox {
+ public:
+  // Something happened since version `seen`, or the time is up. Returns the version now.
+  uint64_t wait(uint64_t seen, std::chrono::milliseconds timeout);
+  // From any thread: wakes who waits.
+  void notify();
+
+ private:
+  friend class EngineService;
+  friend class RequestStream;
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  uint64_t version_ = 0;
+};
+
 // The answer to one request. Read by one thread. Dropping it before it has finished cancels the
 // request.
 class RequestStream {
@@ -33,9 +49,9 @@ class RequestStream {
  private:
   friend class EngineService;
   struct Queue {
-    std::mutex mutex;
-    std::condition_variable ready;
+    std::shared_ptr<Mailbox> mailbox;  // its mutex guards the queue
     std::deque<Event> events;
+    bool overflowed = false;
   };
   EngineService* service_ = nullptr;
   RequestId id_ = 0;
@@ -50,8 +66,11 @@ class EngineService {
   // Cancels what still runs and joins the thread. All streams must be gone.
   ~EngineService();
 
-  // Refused requests carry the engine's reason. Waits for the running step to end.
-  Result<std::unique_ptr<RequestStream>> submit(Request request);
+  // Waits for the running step to end. Events of several requests may wake one mailbox; without
+  // one the stream has its own. A reader that lets max_unread_events pile up loses its request
+  // (finished with reason error): it never slows the engine, and never grows its memory.
+  Admission<std::unique_ptr<RequestStream>> submit(Request request,
+                                                   std::shared_ptr<Mailbox> mailbox = nullptr);
   // Runs fn on the engine's thread between two steps and waits for it.
   void call(const std::function<void(Engine&)>& fn);
   EngineMetrics metrics();
@@ -59,12 +78,15 @@ class EngineService {
   // No new requests from now on; true when all running ones ended within `limit`, else the others
   // are cancelled.
   bool drain(std::chrono::milliseconds limit);
+  // drain() has begun.
+  bool draining();
 
  private:
   friend class RequestStream;
   void loop();
   void post(std::function<void(Engine&)> command);
   void dispatch(std::vector<Event> events);
+  void deliver(Event event);
 
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -75,6 +97,7 @@ class EngineService {
   bool is_idle_ = true;
   // Engine thread only.
   Engine engine_;
+  const size_t max_unread_events_;
   std::unordered_map<RequestId, std::shared_ptr<RequestStream::Queue>> streams_;
   std::thread thread_;
 };

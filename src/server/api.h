@@ -16,7 +16,9 @@ struct ApiError {
   int status = 400;
   std::string type = "invalid_request_error";
   std::string message;
-  std::string param;  // the field at fault, if any
+  std::string param;    // the field at fault, if any
+  std::string code;     // for programs: "invalid_api_key", "context_length_exceeded", ...
+  int retry_after = 0;  // seconds; 0: trying again does not help
 };
 template <class T>
 using ApiResult = tl::expected<T, ApiError>;
@@ -27,6 +29,7 @@ struct ChatRequest {
   text::Value template_arguments;
   bool add_generation_prompt = true;
   GenerationRequest generation;  // prompt still empty
+  int64_t n = 1;                 // choices
   bool stream = false;
   bool include_usage = false;
 };
@@ -34,6 +37,7 @@ struct ChatRequest {
 struct CompletionRequest {
   std::vector<std::variant<std::string, std::vector<int32_t>>> prompts;
   GenerationRequest generation;
+  int64_t n = 1;  // choices of every prompt
   bool echo = false;
   bool stream = false;
   bool include_usage = false;
@@ -48,6 +52,19 @@ ApiResult<ChatRequest> parse_chat_request(std::string_view body, const ApiDefaul
 ApiResult<CompletionRequest> parse_completion_request(std::string_view body,
                                                       const ApiDefaults& defaults);
 
+// A text or a conversation whose tokens are wanted.
+struct TokenizeRequest {
+  std::optional<std::string> prompt;  // else messages
+  ChatRequest chat;
+  bool add_special = true;
+  bool with_strings = false;
+};
+ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view body);
+// Ids are not compared with any vocabulary here.
+ApiResult<std::vector<int32_t>> parse_detokenize_request(std::string_view body);
+
+// What the engine's refusal means over HTTP.
+ApiError refusal_error(const engine::Refusal& refusal);
 std::string error_body(const ApiError& error);
 
 // What is the same in every body of one answer.
@@ -66,20 +83,34 @@ struct Choice {
   std::string finish_reason;
 };
 
-// Sums the usage of several prompts.
+// Sums the usage of several choices. What a prompt took is counted with its first choice.
 struct UsageTotals {
   engine::Usage sum;
-  void add(const engine::Usage& usage);
+  void add(const engine::Usage& usage, bool first_of_prompt);
 };
 
-std::string chat_body(const AnswerHeader& header, const Choice& choice, const UsageTotals& usage);
-std::string chat_chunk_body(const AnswerHeader& header, const TextDelta& delta, bool first,
-                            bool with_logprobs);
+std::string chat_body(const AnswerHeader& header, const std::vector<Choice>& choices,
+                      const UsageTotals& usage);
 std::string completion_body(const AnswerHeader& header, const std::vector<Choice>& choices,
                             const UsageTotals& usage);
-std::string completion_chunk_body(const AnswerHeader& header, int64_t index, const TextDelta& delta,
-                                  bool with_logprobs);
+
+// A piece of one choice of a stream.
+struct ChunkPlace {
+  int64_t index = 0;
+  bool first = false;  // the first piece of this choice
+  bool with_logprobs = false;
+  int64_t text_offset = 0;  // characters of the choice before this piece
+};
+std::string chat_chunk_body(const AnswerHeader& header, const TextDelta& delta,
+                            const ChunkPlace& place);
+std::string completion_chunk_body(const AnswerHeader& header, const TextDelta& delta,
+                                  const ChunkPlace& place);
 // The last chunk of a stream when usage was asked for.
 std::string usage_chunk_body(const AnswerHeader& header, bool chat, const UsageTotals& usage);
+
+std::string tokenize_body(const std::vector<int32_t>& tokens, const text::Tokenizer& tokenizer,
+                          bool with_strings, int64_t context_length);
+std::string detokenize_body(std::string_view text);
+int64_t count_characters(std::string_view utf8);
 
 }  // namespace heddle::server

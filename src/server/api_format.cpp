@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "server/api.h"
 
 namespace heddle::server {
@@ -71,12 +73,11 @@ Value chat_logprobs(const std::vector<ScoredToken>& tokens) {
 }
 
 // The older form of plain completions: parallel lists.
-Value completion_logprobs(const std::vector<ScoredToken>& tokens) {
+Value completion_logprobs(const std::vector<ScoredToken>& tokens, int64_t offset) {
   std::vector<Value> texts;
   std::vector<Value> logprobs;
   std::vector<Value> tops;
   std::vector<Value> offsets;
-  int64_t offset = 0;
   for (const ScoredToken& token : tokens) {
     texts.emplace_back(printable(token.bytes));
     logprobs.push_back(token.scored ? Value(double{token.logprob}) : Value(nullptr));
@@ -85,7 +86,7 @@ Value completion_logprobs(const std::vector<ScoredToken>& tokens) {
       top.emplace_back(printable(other.bytes), double{other.logprob});
     tops.push_back(token.scored ? Value::map(std::move(top)) : Value(nullptr));
     offsets.emplace_back(offset);
-    offset += static_cast<int64_t>(token.bytes.size());
+    offset += count_characters(token.bytes);
   }
   return Value::map({{"tokens", Value::list(std::move(texts))},
                      {"token_logprobs", Value::list(std::move(logprobs))},
@@ -130,49 +131,91 @@ Value finish_value(const TextDelta& delta) {
 
 }  // namespace
 
-void UsageTotals::add(const engine::Usage& usage) {
-  sum.prompt_tokens += usage.prompt_tokens;
-  sum.cached_tokens += usage.cached_tokens;
+void UsageTotals::add(const engine::Usage& usage, bool first_of_prompt) {
+  if (first_of_prompt) {
+    sum.prompt_tokens += usage.prompt_tokens;
+    sum.cached_tokens += usage.cached_tokens;
+  }
   sum.output_tokens += usage.output_tokens;
   sum.queue_seconds += usage.queue_seconds;
   sum.prefill_seconds += usage.prefill_seconds;
   sum.decode_seconds += usage.decode_seconds;
 }
 
-std::string error_body(const ApiError& error) {
-  return dump(
-      {{"error", Value::map({{"message", printable(error.message)},
-                             {"type", error.type},
-                             {"param", error.param.empty() ? Value(nullptr) : Value(error.param)},
-                             {"code", Value(nullptr)}})}});
+int64_t count_characters(std::string_view utf8) {
+  return std::count_if(utf8.begin(), utf8.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
-std::string chat_body(const AnswerHeader& header, const Choice& choice, const UsageTotals& usage) {
+ApiError refusal_error(const engine::Refusal& refusal) {
+  using Kind = engine::Refusal::Kind;
+  ApiError error;
+  error.message = refusal.message;
+  error.param = refusal.parameter;
+  switch (refusal.kind) {
+    case Kind::invalid:
+      break;
+    case Kind::too_long:
+      error.code = "context_length_exceeded";
+      break;
+    case Kind::too_large:
+      error.code = "state_memory_exceeded";
+      break;
+    case Kind::queue_full:
+      error.status = 429;
+      error.type = "overloaded_error";
+      error.code = "queue_full";
+      error.retry_after = 1;
+      break;
+    case Kind::shutting_down:
+      error.status = 503;
+      error.type = "overloaded_error";
+      error.code = "shutting_down";
+      error.retry_after = 5;
+      break;
+  }
+  return error;
+}
+
+std::string error_body(const ApiError& error) {
+  const auto text = [](const std::string& value) {
+    return value.empty() ? Value(nullptr) : Value(printable(value));
+  };
+  return dump({{"error", Value::map({{"message", printable(error.message)},
+                                     {"type", error.type},
+                                     {"param", text(error.param)},
+                                     {"code", text(error.code)}})}});
+}
+
+std::string chat_body(const AnswerHeader& header, const std::vector<Choice>& choices,
+                      const UsageTotals& usage) {
+  std::vector<Value> list;
+  for (const Choice& choice : choices)
+    list.push_back(Value::map(
+        {{"index", choice.index},
+         {"message", Value::map({{"role", "assistant"}, {"content", printable(choice.text)}})},
+         {"logprobs", choice.with_logprobs ? chat_logprobs(choice.tokens) : Value(nullptr)},
+         {"finish_reason", choice.finish_reason}}));
   Entries body = start(header, "chat.completion");
-  body.emplace_back(
-      "choices",
-      Value::list({Value::map(
-          {{"index", choice.index},
-           {"message", Value::map({{"role", "assistant"}, {"content", printable(choice.text)}})},
-           {"logprobs", choice.with_logprobs ? chat_logprobs(choice.tokens) : Value(nullptr)},
-           {"finish_reason", choice.finish_reason}})}));
+  body.emplace_back("choices", Value::list(std::move(list)));
   body.emplace_back("usage", usage_value(usage.sum));
   body.emplace_back("timings", timings_value(usage.sum));
   return dump(std::move(body));
 }
 
-std::string chat_chunk_body(const AnswerHeader& header, const TextDelta& delta, bool first,
-                            bool with_logprobs) {
+std::string chat_chunk_body(const AnswerHeader& header, const TextDelta& delta,
+                            const ChunkPlace& place) {
   Entries content;
-  if (first) content.emplace_back("role", "assistant");
-  if (first || !delta.text.empty()) content.emplace_back("content", printable(delta.text));
+  if (place.first) content.emplace_back("role", "assistant");
+  if (place.first || !delta.text.empty()) content.emplace_back("content", printable(delta.text));
   Entries body = start(header, "chat.completion.chunk");
-  body.emplace_back("choices",
-                    Value::list({Value::map(
-                        {{"index", 0},
-                         {"delta", Value::map(std::move(content))},
-                         {"logprobs", with_logprobs ? chat_logprobs(delta.tokens) : Value(nullptr)},
-                         {"finish_reason", finish_value(delta)}})}));
+  body.emplace_back(
+      "choices",
+      Value::list({Value::map(
+          {{"index", place.index},
+           {"delta", Value::map(std::move(content))},
+           {"logprobs", place.with_logprobs ? chat_logprobs(delta.tokens) : Value(nullptr)},
+           {"finish_reason", finish_value(delta)}})}));
   return dump(std::move(body));
 }
 
@@ -180,11 +223,12 @@ std::string completion_body(const AnswerHeader& header, const std::vector<Choice
                             const UsageTotals& usage) {
   std::vector<Value> list;
   for (const Choice& choice : choices)
-    list.push_back(Value::map(
-        {{"index", choice.index},
-         {"text", printable(choice.text)},
-         {"logprobs", choice.with_logprobs ? completion_logprobs(choice.tokens) : Value(nullptr)},
-         {"finish_reason", choice.finish_reason}}));
+    list.push_back(
+        Value::map({{"index", choice.index},
+                    {"text", printable(choice.text)},
+                    {"logprobs",
+                     choice.with_logprobs ? completion_logprobs(choice.tokens, 0) : Value(nullptr)},
+                    {"finish_reason", choice.finish_reason}}));
   Entries body = start(header, "text_completion");
   body.emplace_back("choices", Value::list(std::move(list)));
   body.emplace_back("usage", usage_value(usage.sum));
@@ -192,15 +236,16 @@ std::string completion_body(const AnswerHeader& header, const std::vector<Choice
   return dump(std::move(body));
 }
 
-std::string completion_chunk_body(const AnswerHeader& header, int64_t index, const TextDelta& delta,
-                                  bool with_logprobs) {
+std::string completion_chunk_body(const AnswerHeader& header, const TextDelta& delta,
+                                  const ChunkPlace& place) {
   Entries body = start(header, "text_completion");
   body.emplace_back(
       "choices",
       Value::list({Value::map(
-          {{"index", index},
+          {{"index", place.index},
            {"text", printable(delta.text)},
-           {"logprobs", with_logprobs ? completion_logprobs(delta.tokens) : Value(nullptr)},
+           {"logprobs", place.with_logprobs ? completion_logprobs(delta.tokens, place.text_offset)
+                                            : Value(nullptr)},
            {"finish_reason", finish_value(delta)}})}));
   return dump(std::move(body));
 }
@@ -212,5 +257,21 @@ std::string usage_chunk_body(const AnswerHeader& header, bool chat, const UsageT
   body.emplace_back("timings", timings_value(usage.sum));
   return dump(std::move(body));
 }
+
+std::string tokenize_body(const std::vector<int32_t>& tokens, const text::Tokenizer& tokenizer,
+                          bool with_strings, int64_t context_length) {
+  std::vector<Value> ids;
+  std::vector<Value> strings;
+  for (const int32_t token : tokens) {
+    ids.emplace_back(int64_t{token});
+    if (with_strings) strings.emplace_back(printable(tokenizer.token_bytes(token)));
+  }
+  return dump({{"count", static_cast<int64_t>(tokens.size())},
+               {"max_model_len", context_length},
+               {"tokens", Value::list(std::move(ids))},
+               {"token_strs", with_strings ? Value::list(std::move(strings)) : Value(nullptr)}});
+}
+
+std::string detokenize_body(std::string_view text) { return dump({{"prompt", text}}); }
 
 }  // namespace heddle::server

@@ -10,7 +10,10 @@ using text::Value;
 
 constexpr size_t kMaxMessages = 4096;
 constexpr size_t kMaxStops = 16;
-constexpr size_t kMaxPrompts = 256;
+constexpr size_t kMaxStopBytes = 1024;
+constexpr size_t kMaxPrompts = 256;  // and choices of all prompts together
+constexpr size_t kMaxBiases = 4096;
+constexpr int64_t kMaxChoices = 64;
 
 tl::unexpected<ApiError> bad(std::string param, std::string message) {
   ApiError error;
@@ -82,8 +85,11 @@ ApiResult<void> read_stops(const Value& body, GenerationRequest& out) {
   }
   if (out.stops.size() > kMaxStops)
     return bad("stop", fmt::format("stop: at most {} strings are expected", kMaxStops));
-  for (const std::string& text : out.stops)
+  for (const std::string& text : out.stops) {
     if (text.empty()) return bad("stop", "stop: an empty string would stop at once");
+    if (text.size() > kMaxStopBytes)
+      return bad("stop", fmt::format("stop: at most {} bytes each are expected", kMaxStopBytes));
+  }
   return {};
 }
 
@@ -92,6 +98,8 @@ ApiResult<void> read_logit_bias(const Value& body, engine::SamplingParams& out) 
   if (bias == nullptr) return {};
   if (!bias->is_map())
     return bad("logit_bias", "logit_bias: a map from token id to bias is expected");
+  if (bias->as_map().entries.size() > kMaxBiases)
+    return bad("logit_bias", fmt::format("logit_bias: at most {} are expected", kMaxBiases));
   for (const auto& [key, value] : bias->as_map().entries) {
     const std::string& text = key.as_string();
     int64_t token = 0;
@@ -130,14 +138,17 @@ ApiResult<void> read_generation(const Value& body, const ApiDefaults& defaults,
   API_TRY_STATUS(read_bool(body, "ignore_eos", out.ignore_end));
   API_TRY_STATUS(read_stops(body, out));
   API_TRY_STATUS(read_logit_bias(body, sampling));
-  int64_t n = 1;
-  API_TRY_STATUS(read_integer(body, "n", n));
-  if (n != 1) return bad("n", "n: only 1 is supported");
-  int64_t best_of = 1;
-  API_TRY_STATUS(read_integer(body, "best_of", best_of));
-  if (best_of != 1) return bad("best_of", "best_of: only 1 is supported");
   if (auto status = engine::validate(sampling, std::numeric_limits<int32_t>::max()); !status)
-    return bad("", status.error().message);
+    return bad(status.error().parameter, status.error().message);
+  return {};
+}
+
+ApiResult<void> read_choices(const Value& body, int64_t& n) {
+  API_TRY_STATUS(read_integer(body, "n", n));
+  if (n < 1 || n > kMaxChoices) return bad("n", fmt::format("n: 1 to {} is expected", kMaxChoices));
+  int64_t best_of = n;
+  API_TRY_STATUS(read_integer(body, "best_of", best_of));
+  if (best_of != n) return bad("best_of", "best_of: only n itself is supported");
   return {};
 }
 
@@ -210,11 +221,11 @@ ApiResult<Value> read_messages(const Value& body) {
   return Value::list(std::move(result));
 }
 
-ApiResult<std::vector<int32_t>> read_ids(const Value& list) {
+ApiResult<std::vector<int32_t>> read_ids(const Value& list, const char* name) {
   std::vector<int32_t> ids;
   for (const Value& item : list.items()) {
     if (!item.is_int() || item.as_int() < 0 || item.as_int() > std::numeric_limits<int32_t>::max())
-      return bad("prompt", "prompt: a list of token ids is expected");
+      return bad(name, fmt::format("{}: a list of token ids is expected", name));
     ids.push_back(static_cast<int32_t>(item.as_int()));
   }
   return ids;
@@ -232,7 +243,7 @@ ApiResult<void> read_prompts(const Value& body, CompletionRequest& out) {
   if (!prompt->is_list() || prompt->items().empty()) return bad("prompt", expected);
   const auto& items = prompt->items();
   if (items[0].is_int()) {
-    auto ids = read_ids(*prompt);
+    auto ids = read_ids(*prompt, "prompt");
     if (!ids) return tl::unexpected(ids.error());
     out.prompts.emplace_back(std::move(*ids));
     return {};
@@ -243,7 +254,7 @@ ApiResult<void> read_prompts(const Value& body, CompletionRequest& out) {
     if (item.is_string()) {
       out.prompts.emplace_back(item.as_string());
     } else if (item.is_list()) {
-      auto ids = read_ids(item);
+      auto ids = read_ids(item, "prompt");
       if (!ids) return tl::unexpected(ids.error());
       out.prompts.emplace_back(std::move(*ids));
     } else {
@@ -253,33 +264,41 @@ ApiResult<void> read_prompts(const Value& body, CompletionRequest& out) {
   return {};
 }
 
+// What a chat template reads.
+ApiResult<void> read_conversation(const Value& body, ChatRequest& request) {
+  auto messages = read_messages(body);
+  if (!messages) return tl::unexpected(messages.error());
+  request.messages = *messages;
+  if (const Value* tools = field(body, "tools")) {
+    if (!tools->is_list()) return bad("tools", "tools: a list is expected");
+    for (const Value& tool : tools->items())
+      if (!tool.is_map()) return bad("tools", "tools: a list of maps is expected");
+    const Value* choice = field(body, "tool_choice");
+    const bool none = choice != nullptr && choice->is_string() && choice->as_string() == "none";
+    if (!tools->items().empty() && !none) request.tools = *tools;
+  }
+  if (const Value* arguments = field(body, "chat_template_kwargs")) {
+    if (!arguments->is_map())
+      return bad("chat_template_kwargs", "chat_template_kwargs: a map is expected");
+    request.template_arguments = *arguments;
+  }
+  return read_bool(body, "add_generation_prompt", request.add_generation_prompt);
+}
+
 }  // namespace
 
 ApiResult<ChatRequest> parse_chat_request(std::string_view text, const ApiDefaults& defaults) {
   auto body = parse_body(text);
   if (!body) return tl::unexpected(body.error());
   ChatRequest request;
-  auto messages = read_messages(*body);
-  if (!messages) return tl::unexpected(messages.error());
-  request.messages = *messages;
-  if (const Value* tools = field(*body, "tools")) {
-    if (!tools->is_list()) return bad("tools", "tools: a list is expected");
-    const Value* choice = field(*body, "tool_choice");
-    const bool none = choice != nullptr && choice->is_string() && choice->as_string() == "none";
-    if (!tools->items().empty() && !none) request.tools = *tools;
-  }
+  API_TRY_STATUS(read_conversation(*body, request));
   if (const Value* format = field(*body, "response_format")) {
     const Value* type = format->find("type");
     if (type == nullptr || !type->is_string() || type->as_string() != "text")
       return bad("response_format", "response_format: only {\"type\": \"text\"} is supported");
   }
-  if (const Value* arguments = field(*body, "chat_template_kwargs")) {
-    if (!arguments->is_map())
-      return bad("chat_template_kwargs", "chat_template_kwargs: a map is expected");
-    request.template_arguments = *arguments;
-  }
-  API_TRY_STATUS(read_bool(*body, "add_generation_prompt", request.add_generation_prompt));
   API_TRY_STATUS(read_generation(*body, defaults, request.generation));
+  API_TRY_STATUS(read_choices(*body, request.n));
   if (request.generation.engine.max_tokens == 0)
     return bad("max_tokens", "max_tokens: 1 or more is expected");
   API_TRY_STATUS(read_stream(*body, request.stream, request.include_usage));
@@ -295,6 +314,34 @@ ApiResult<ChatRequest> parse_chat_request(std::string_view text, const ApiDefaul
   return request;
 }
 
+ApiResult<TokenizeRequest> parse_tokenize_request(std::string_view text) {
+  auto body = parse_body(text);
+  if (!body) return tl::unexpected(body.error());
+  TokenizeRequest request;
+  const Value* prompt = field(*body, "prompt");
+  if ((prompt != nullptr) == (field(*body, "messages") != nullptr))
+    return bad("prompt", "prompt: a string is expected, or messages instead");
+  if (prompt != nullptr) {
+    if (!prompt->is_string()) return bad("prompt", "prompt: a string is expected");
+    request.prompt = prompt->as_string();
+  } else {
+    API_TRY_STATUS(read_conversation(*body, request.chat));
+    request.add_special = false;  // templates write them themselves
+  }
+  API_TRY_STATUS(read_bool(*body, "add_special_tokens", request.add_special));
+  API_TRY_STATUS(read_bool(*body, "return_token_strs", request.with_strings));
+  return request;
+}
+
+ApiResult<std::vector<int32_t>> parse_detokenize_request(std::string_view text) {
+  auto body = parse_body(text);
+  if (!body) return tl::unexpected(body.error());
+  const Value* tokens = field(*body, "tokens");
+  if (tokens == nullptr || !tokens->is_list())
+    return bad("tokens", "tokens: a list of token ids is expected");
+  return read_ids(*tokens, "tokens");
+}
+
 ApiResult<CompletionRequest> parse_completion_request(std::string_view text,
                                                       const ApiDefaults& defaults) {
   auto body = parse_body(text);
@@ -303,6 +350,7 @@ ApiResult<CompletionRequest> parse_completion_request(std::string_view text,
   API_TRY_STATUS(read_prompts(*body, request));
   if (field(*body, "suffix") != nullptr) return bad("suffix", "suffix: not supported");
   API_TRY_STATUS(read_generation(*body, defaults, request.generation));
+  API_TRY_STATUS(read_choices(*body, request.n));
   API_TRY_STATUS(read_stream(*body, request.stream, request.include_usage));
   API_TRY_STATUS(read_bool(*body, "echo", request.echo));
   int64_t logprobs = -1;
@@ -312,8 +360,9 @@ ApiResult<CompletionRequest> parse_completion_request(std::string_view text,
   request.generation.engine.score_prompt = request.echo && logprobs >= 0;
   if (request.generation.engine.max_tokens == 0 && !request.echo)
     return bad("max_tokens", "max_tokens: 1 or more is expected without echo");
-  if (request.stream && (request.echo || request.prompts.size() > 1))
-    return bad("stream", "stream: one prompt without echo is expected");
+  if (request.prompts.size() * static_cast<size_t>(request.n) > kMaxPrompts)
+    return bad("n",
+               fmt::format("n: at most {} choices over all prompts are expected", kMaxPrompts));
   return request;
 }
 

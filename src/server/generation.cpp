@@ -35,23 +35,24 @@ Generation::Generation(const ModelHandle& model, GenerationRequest request)
                text::DecodeOptions{.skip_special = !request_.keep_special, .text_start = false}),
       stops_(request_.stops) {}
 
-Result<std::unique_ptr<Generation>> Generation::start(const ModelHandle& model,
-                                                      GenerationRequest request) {
-  for (const std::string& stop : request.stops)
-    if (stop.empty()) return fail("a stop string is empty");
+engine::Admission<std::unique_ptr<Generation>> Generation::start(
+    const ModelHandle& model, GenerationRequest request, std::shared_ptr<engine::Mailbox> mailbox) {
+  std::erase(request.stops, "");  // would end every answer at once
   if (!request.ignore_end)
     for (const int32_t token : model.tokenizer.vocabulary().end_of_generation)
       request.engine.stop_tokens.push_back(token);
   std::unique_ptr<Generation> generation(new Generation(model, std::move(request)));
   engine::Request& engine_request = generation->request_.engine;
-  if (engine_request.score_prompt && !engine_request.prompt.empty()) {
+  auto stream = model.service.submit(engine_request, std::move(mailbox));
+  if (!stream) return tl::unexpected(std::move(stream).error());
+  generation->stream_ = std::move(*stream);
+  if (engine_request.score_prompt) {
     ScoredToken first;
     first.token = engine_request.prompt[0];
     first.bytes = std::string(model.tokenizer.token_bytes(first.token));
     first.scored = false;
     generation->prompt_scores_.push_back(std::move(first));
   }
-  HEDDLE_TRY(generation->stream_, model.service.submit(engine_request));
   return generation;
 }
 

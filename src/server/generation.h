@@ -74,8 +74,11 @@ class StopMatcher {
 
 class Generation {
  public:
-  static Result<std::unique_ptr<Generation>> start(const ModelHandle& model,
-                                                   GenerationRequest request);
+  // The model outlives it. Events of several generations may wake one
+  // mailbox.
+  static engine::Admission<std::unique_ptr<Generation>> start(
+      const ModelHandle& model, GenerationRequest request,
+      std::shared_ptr<engine::Mailbox> mailbox = nullptr);
 
   // The next piece, waiting up to `timeout` (nullopt: nothing yet). The last one is `finished`.
   std::optional<TextDelta> next(std::chrono::milliseconds timeout);

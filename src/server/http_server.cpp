@@ -1,275 +1,284 @@
 #include "server/http_server.h"
 
-#include <fmt/chrono.h>
-#include <httplib.h>
-
 #include <atomic>
 #include <ctime>
 #include <random>
+#include <span>
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "server/answer.h"
 #include "server/api.h"
 #include "server/chat_prompt.h"
+#include "server/metrics_text.h"
 #include "server/page.h"
 
 namespace heddle::server {
 namespace {
 
-constexpr auto kPoll = std::chrono::milliseconds(
-    100);  // how often a waiting connection looks whether its client is there
+// What is still written when everything has been answered and only slow readers are left.
+constexpr std::chrono::milliseconds kLastWrites{2000};
 
-using Clock = std::chrono::steady_clock;
-
-bool equal_in_constant_time(const std::string& a, const std::string& b) {
-  unsigned difference = a.size() == b.size() ? 0 : 1;
+// Takes the same time whatever is right in `a`; only its length shows.
+bool equal_in_constant_time(std::string_view a, std::string_view b) {
+  size_t difference = a.size() ^ b.size();
   for (size_t i = 0; i < a.size(); ++i)
-    difference |= static_cast<unsigned char>(a[i]) ^
-                  static_cast<unsigned char>(b[b.empty() ? 0 : i % b.size()]);
+    difference |= static_cast<size_t>(static_cast<unsigned char>(a[i]) ^
+                                      static_cast<unsigned char>(b.empty() ? 1 : b[i % b.size()]));
   return difference == 0;
 }
 
-void send_error(httplib::Response& response, const ApiError& error) {
+HttpResponse error_response(const ApiError& error) {
+  HttpResponse response;
   response.status = error.status;
-  response.set_content(error_body(error), "application/json");
+  response.body = error_body(error);
+  if (error.retry_after > 0)
+    response.headers.emplace_back("Retry-After", std::to_string(error.retry_after));
+  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return response;
 }
 
-ApiError engine_refusal(const Error& error) {
-  ApiError api;
-  api.message = error.message;
-  if (error.message.find("try again") != std::string::npos ||
-      error.message.find("shutting down") != std::string::npos) {
-    api.status = 503;
-    api.type = "overloaded_error";
-  }
-  return api;
+bool is_json(std::string_view content_type) {
+  content_type = content_type.substr(0, content_type.find(';'));
+  std::string type;
+  for (const char c : content_type)
+    if (c != ' ' && c != '\t') type += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return type == "application/json" || type.ends_with("+json");
 }
 
 }  // namespace
 
-struct HttpServer::Impl {
-  Impl(const ModelHandle& handle, ServerOptions server_options)
-      : model(handle), options(std::move(server_options)) {
-    std::random_device device;
-    seed_base = (static_cast<uint64_t>(device()) << 32) ^ device();
-  }
-
-  // An answer under way: the generations of one request and what its client has been told.
-  struct Answer {
-    AnswerHeader header;
-    std::vector<std::unique_ptr<Generation>> generations;
-    bool chat = false;
-    bool stream = false;
-    bool include_usage = false;
-    bool echo = false;
-    bool with_logprobs = false;
-    std::vector<std::string> prompt_texts;  // with echo
-    UsageTotals usage;
-    Clock::time_point started = Clock::now();
-    bool first = true;
-    bool done = false;
+struct HttpServer::Impl : HttpHandler {
+  using Handler = void (Impl::*)(HttpExchange&);
+  struct Route {
+    const char* method;
+    const char* path;  // with a final '/': everything below
+    Handler handler;
+    bool open;   // needs no key
+    bool quiet;  // not in the log
   };
 
-  AnswerHeader header(const char* prefix) {
-    AnswerHeader result;
-    const uint64_t number = ++request_count;
-    result.id = fmt::format("{}{:016x}", prefix, random_u64(seed_base, number));
-    result.model = model.name;
-    result.created = static_cast<int64_t>(std::time(nullptr));
-    return result;
+  Impl(const ModelHandle& handle, ServerOptions server_options)
+      : model(handle), options(std::move(server_options)), listener(options.http, *this) {
+    std::random_device device;
+    const auto random = [&] { return (static_cast<uint64_t>(device()) << 32) ^ device(); };
+    seed_base = random();
+    key_salt = random();
+  }
+
+  static std::span<const Route> routes() {
+    static constexpr Route table[] = {
+        {"POST", "/v1/chat/completions", &Impl::chat, false, false},
+        {"POST", "/v1/completions", &Impl::completion, false, false},
+        {"POST", "/tokenize", &Impl::tokenize, false, false},
+        {"POST", "/detokenize", &Impl::detokenize, false, false},
+        {"GET", "/v1/models", &Impl::models, false, false},
+        {"GET", "/v1/models/", &Impl::one_model, false, false},
+        {"GET", "/metrics", &Impl::metrics, false, true},
+        {"GET", "/health", &Impl::health, true, true},
+        // The page itself holds nothing of anybody's, and is where a key is entered.
+        {"GET", "/", &Impl::page, true, true},
+        {"GET", "/page/", &Impl::page, true, true},
+    };
+    return table;
+  }
+
+  // The route of a path; with the wrong method, `allowed` says which is right.
+  static const Route* find_route(const HttpRequest& request, std::string* allowed) {
+    const std::string& method = request.method;
+    for (const Route& route : routes()) {
+      const std::string_view path = route.path;
+      const bool below = path.size() > 1 && path.ends_with('/') &&
+                         request.path.size() > path.size() && request.path.starts_with(path);
+      if (!below && request.path != path) continue;
+      if (route.handler == &Impl::page && find_page(request.path) == nullptr) continue;
+      if (method == route.method || (method == "HEAD" && std::string_view(route.method) == "GET"))
+        return &route;
+      if (allowed != nullptr) *allowed = route.method;
+    }
+    return nullptr;
+  }
+
+  // The key that the request comes with; null if it is none of ours. Looks at all of them.
+  const std::string* matching_key(const HttpRequest& request) const {
+    const std::string* header = request.header("authorization");
+    constexpr std::string_view kScheme = "bearer ";
+    std::string_view given;
+    if (header != nullptr && header->size() > kScheme.size()) {
+      std::string scheme = header->substr(0, kScheme.size());
+      for (char& c : scheme) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+      if (scheme == kScheme) given = std::string_view(*header).substr(kScheme.size());
+    }
+    const std::string* match = nullptr;
+    for (const std::string& key : options.api_keys)
+      if (equal_in_constant_time(given, key)) match = &key;
+    return match;
+  }
+
+  // Cached prefixes are shared inside one key only. The cache knows a salted hash of it, so that no
+  // dump of its names tells a key.
+  std::string isolation_key(const HttpRequest& request) const {
+    const std::string* key = options.shared_cache ? nullptr : matching_key(request);
+    if (key == nullptr) return {};
+    const Hash128 hash = hash128(std::as_bytes(std::span(*key)), key_salt);
+    return fmt::format("{:016x}{:016x}", hash.high, hash.low);
+  }
+
+  std::optional<HttpResponse> check(const HttpRequest& head) override {
+    std::string allowed;
+    const Route* route = find_route(head, &allowed);
+    if ((route == nullptr || !route->open) && !options.api_keys.empty() &&
+        matching_key(head) == nullptr)
+      return error_response({401, "authentication_error",
+                             "a valid API key is expected: Authorization: Bearer KEY", "",
+                             "invalid_api_key"});
+    if (route == nullptr && allowed.empty())
+      return error_response({404, "invalid_request_error",
+                             fmt::format("no such endpoint: {} {}", head.method, head.path), "",
+                             "not_found"});
+    if (route == nullptr) {
+      HttpResponse response = error_response({405, "invalid_request_error",
+                                              fmt::format("{} takes {}", head.path, allowed), "",
+                                              "method_not_allowed"});
+      response.headers.emplace_back("Allow", allowed == "GET" ? "GET, HEAD" : allowed);
+      return response;
+    }
+    if (route->handler == &Impl::health) return std::nullopt;
+    if (head.over_capacity)
+      return error_response({503, "overloaded_error", "too many connections, try again later", "",
+                             "too_many_connections", 1});
+    const std::string* type = head.header("content-type");
+    if (std::string_view(route->method) == "POST" && type != nullptr && !is_json(*type))
+      return error_response({415, "invalid_request_error",
+                             "Content-Type: application/json is expected", "",
+                             "unsupported_media_type"});
+    return std::nullopt;
+  }
+
+  void handle(HttpExchange& exchange) override {
+    const Route* route = find_route(exchange.request(), nullptr);
+    if (model.service.draining()) exchange.close_after();
+    (this->*route->handler)(exchange);
+  }
+
+  HttpResponse refusal(const HttpFailure& failure) override {
+    ApiError error;
+    error.status = failure.status;
+    error.message = failure.message;
+    error.code = "bad_http_request";
+    return error_response(error);
+  }
+
+  void done(const HttpExchange& exchange) override {
+    const HttpRequest& request = exchange.request();
+    const Route* route = find_route(request, nullptr);
+    // Only paths that exist are counted by name: clients must not make labels.
+    std::string_view label = route == nullptr ? "other" : route->path;
+    if (label.size() > 1 && label.ends_with('/')) label.remove_suffix(1);
+    counters.count(std::string(label), exchange.status());
+    if (!options.log || exchange.logged() || (route != nullptr && route->quiet)) return;
+    RequestRecord record;
+    record.method = request.method;
+    record.path = request.path;
+    record.peer = request.peer;
+    record.status = exchange.status();
+    options.log(record);
+  }
+
+  static void send_json(HttpExchange& exchange, std::string body) {
+    HttpResponse response;
+    response.body = std::move(body);
+    exchange.respond(response);
+  }
+
+  static void send_error(HttpExchange& exchange, const ApiError& error) {
+    exchange.respond(error_response(error));
   }
 
   ApiDefaults defaults() {
     ApiDefaults result;
     result.max_tokens = options.default_max_tokens;
-    result.seed = random_u64(seed_base, ~++request_count) >> 1;
+    result.seed = random_u64(seed_base, ++request_count) >> 1;
     return result;
   }
 
-  // Isolation of the prefix cache: requests share prefixes only under one key.
-  static std::string isolation_key(const httplib::Request& request) {
-    return request.get_header_value("Authorization");
+  AnswerOptions answer_options(const char* prefix) {
+    AnswerOptions result;
+    result.header.id = fmt::format("{}{:016x}", prefix, random_u64(~seed_base, ++request_count));
+    result.header.model = model.name;
+    result.header.created = static_cast<int64_t>(std::time(nullptr));
+    result.timeout = options.request_timeout;
+    return result;
   }
 
-  bool authorised(const httplib::Request& request) const {
-    if (options.api_keys.empty()) return true;
-    const std::string header = request.get_header_value("Authorization");
-    bool match = false;
-    for (const std::string& key : options.api_keys)
-      match |= equal_in_constant_time(header, "Bearer " + key);
-    return match;
+  // Choice 0 is what a request for one choice gives.
+  static GenerationRequest choice_of(const GenerationRequest& request, int64_t choice) {
+    GenerationRequest result = request;
+    uint64_t& seed = result.engine.sampling.seed;
+    if (choice > 0) seed = random_u64(seed, static_cast<uint64_t>(choice));
+    return result;
   }
 
-  void log_line(const Answer& answer, const char* outcome) {
+  void run(HttpExchange& exchange, Answer& answer, const std::string& id) {
+    const auto started = Clock::now();
+    RequestRecord record;
+    record.outcome = answer.run(exchange);
+    exchange.set_logged();
     if (!options.log) return;
-    const engine::Usage& usage = answer.usage.sum;
-    const double total = std::chrono::duration<double>(Clock::now() - answer.started).count();
-    const int64_t read = usage.prompt_tokens - usage.cached_tokens;
-    options.log(fmt::format(
-        "{} {} {} prompt {} (cached {}, {:.0f} tok/s) output {} ({:.1f} tok/s) queue {:.0f} ms "
-        "total {:.2f} s",
-        answer.header.id, answer.chat ? "chat" : "completion", outcome, usage.prompt_tokens,
-        usage.cached_tokens,
-        usage.prefill_seconds > 0 ? static_cast<double>(read) / usage.prefill_seconds : 0.0,
-        usage.output_tokens,
-        usage.decode_seconds > 0
-            ? static_cast<double>(usage.output_tokens - 1) / usage.decode_seconds
-            : 0.0,
-        usage.queue_seconds * 1e3, total));
+    record.id = id;
+    record.method = exchange.request().method;
+    record.path = exchange.request().path;
+    record.peer = exchange.request().peer;
+    record.status = exchange.status();
+    record.choices = answer.choices();
+    record.usage = answer.usage().sum;
+    record.seconds = std::chrono::duration<double>(Clock::now() - started).count();
+    options.log(record);
   }
 
-  Result<void> start(Answer& answer, GenerationRequest request) {
-    answer.with_logprobs = request.engine.sampling.logprobs >= 0;
-    HEDDLE_TRY(auto generation, Generation::start(model, std::move(request)));
-    answer.generations.push_back(std::move(generation));
-    return {};
-  }
-
-  // The next piece of a generation; nullopt when the client has gone or the time is up.
-  std::optional<TextDelta> wait(Answer& answer, Generation& generation,
-                                const httplib::DataSink& sink) {
-    while (true) {
-      if (auto delta = generation.next(kPoll)) return delta;
-      const bool late = Clock::now() - answer.started > options.request_timeout;
-      if (late || !sink.is_writable()) {
-        for (auto& running : answer.generations) running->cancel();
-        log_line(answer, late ? "timeout" : "disconnected");
-        return std::nullopt;
-      }
-    }
-  }
-
-  static bool send_event(httplib::DataSink& sink, const std::string& body) {
-    const std::string event = "data: " + body + "\n\n";
-    return sink.is_writable() && sink.write(event.data(), event.size());
-  }
-
-  bool stream_piece(Answer& answer, httplib::DataSink& sink) {
-    Generation& generation = *answer.generations[0];
-    const auto delta = wait(answer, generation, sink);
-    if (!delta) return false;
-    if (delta->finished) answer.usage.add(delta->usage);
-    if (!delta->error.empty()) {
-      ApiError error;
-      error.status = 500;
-      error.type = "server_error";
-      error.message = delta->error;
-      send_event(sink, error_body(error));
-    } else if (answer.first || delta->finished || !delta->text.empty() || !delta->tokens.empty()) {
-      const std::string body =
-          answer.chat ? chat_chunk_body(answer.header, *delta, answer.first, answer.with_logprobs)
-                      : completion_chunk_body(answer.header, 0, *delta, answer.with_logprobs);
-      answer.first = false;
-      if (!send_event(sink, body)) {
-        generation.cancel();
-        log_line(answer, "disconnected");
-        return false;
-      }
-    }
-    if (!delta->finished) return true;
-    if (answer.include_usage)
-      send_event(sink, usage_chunk_body(answer.header, answer.chat, answer.usage));
-    send_event(sink, "[DONE]");
-    log_line(answer, engine::finish_reason_name(delta->reason).data());
-    sink.done();
-    return true;
-  }
-
-  bool whole_answer(Answer& answer, httplib::DataSink& sink) {
-    std::vector<Choice> choices;
-    std::string failure;
-    for (size_t i = 0; i < answer.generations.size(); ++i) {
-      Choice choice;
-      choice.index = static_cast<int64_t>(i);
-      choice.with_logprobs = answer.with_logprobs;
-      std::vector<ScoredToken> output;
-      while (true) {
-        const auto delta = wait(answer, *answer.generations[i], sink);
-        if (!delta) return false;
-        choice.text += delta->text;
-        output.insert(output.end(), delta->tokens.begin(), delta->tokens.end());
-        if (!delta->finished) continue;
-        answer.usage.add(delta->usage);
-        choice.finish_reason = engine::finish_reason_name(delta->reason);
-        if (!delta->error.empty()) failure = delta->error;
-        break;
-      }
-      if (answer.echo) {
-        choice.text = answer.prompt_texts[i] + choice.text;
-        choice.tokens = answer.generations[i]->prompt_scores();
-      }
-      choice.tokens.insert(choice.tokens.end(), output.begin(), output.end());
-      choices.push_back(std::move(choice));
-    }
-    std::string body;
-    if (!failure.empty()) {
-      ApiError error;
-      error.status = 500;
-      error.type = "server_error";
-      error.message = failure;
-      body = error_body(error);
-    } else {
-      body = answer.chat ? chat_body(answer.header, choices[0], answer.usage)
-                         : completion_body(answer.header, choices, answer.usage);
-    }
-    log_line(answer, choices[0].finish_reason.c_str());
-    sink.write(body.data(), body.size());
-    sink.done();
-    return true;
-  }
-
-  // Hands the answer to the connection, piece by piece. Dropping the answer cancels what still
-  // runs.
-  void respond(std::shared_ptr<Answer> answer, httplib::Response& response) {
-    if (answer->stream) {
-      response.set_header("Cache-Control", "no-cache");
-      response.set_chunked_content_provider(
-          "text/event-stream",
-          [this, answer](size_t, httplib::DataSink& sink) { return stream_piece(*answer, sink); });
-    } else {
-      response.set_chunked_content_provider(
-          "application/json",
-          [this, answer](size_t, httplib::DataSink& sink) { return whole_answer(*answer, sink); });
-    }
-  }
-
-  void chat(const httplib::Request& http, httplib::Response& response) {
-    auto request = parse_chat_request(http.body, defaults());
-    if (!request) return send_error(response, request.error());
+  Result<ChatPrompt> render(const ChatRequest& request) const {
     ChatOptions chat_options;
-    chat_options.add_generation_prompt = request->add_generation_prompt;
-    chat_options.template_arguments = request->template_arguments;
-    auto prompt = render_chat(model, request->messages, request->tools, chat_options);
-    if (!prompt) {
-      ApiError error;
-      error.message = prompt.error().message;
-      error.param = "messages";
-      return send_error(response, error);
-    }
-    auto answer = std::make_shared<Answer>();
-    answer->header = header("chatcmpl-");
-    answer->chat = true;
-    answer->stream = request->stream;
-    answer->include_usage = request->include_usage;
+    chat_options.add_generation_prompt = request.add_generation_prompt;
+    chat_options.template_arguments = request.template_arguments;
+    return render_chat(model, request.messages, request.tools, chat_options);
+  }
+
+  void chat(HttpExchange& exchange) {
+    auto request = parse_chat_request(exchange.request().body, defaults());
+    if (!request) return send_error(exchange, request.error());
+    auto prompt = render(*request);
+    if (!prompt)
+      return send_error(exchange,
+                        {400, "invalid_request_error", prompt.error().message, "messages"});
+    AnswerOptions answer_opts = answer_options("chatcmpl-");
+    answer_opts.chat = true;
+    answer_opts.stream = request->stream;
+    answer_opts.include_usage = request->include_usage;
+    answer_opts.with_logprobs = request->generation.engine.sampling.logprobs >= 0;
+    const std::string id = answer_opts.header.id;
+    Answer answer(model, std::move(answer_opts));
     GenerationRequest generation = std::move(request->generation);
     generation.engine.prompt = std::move(prompt->tokens);
     generation.engine.checkpoints = std::move(prompt->checkpoints);
-    generation.engine.isolation_key = isolation_key(http);
-    if (auto started = start(*answer, std::move(generation)); !started)
-      return send_error(response, engine_refusal(started.error()));
-    respond(std::move(answer), response);
+    generation.engine.isolation_key = isolation_key(exchange.request());
+    for (int64_t choice = 0; choice < request->n; ++choice)
+      if (auto added = answer.add(choice_of(generation, choice), choice == 0); !added)
+        return send_error(exchange, refusal_error(added.error()));
+    run(exchange, answer, id);
   }
 
-  void completion(const httplib::Request& http, httplib::Response& response) {
-    auto request = parse_completion_request(http.body, defaults());
-    if (!request) return send_error(response, request.error());
-    auto answer = std::make_shared<Answer>();
-    answer->header = header("cmpl-");
-    answer->stream = request->stream;
-    answer->include_usage = request->include_usage;
-    answer->echo = request->echo;
+  void completion(HttpExchange& exchange) {
+    auto request = parse_completion_request(exchange.request().body, defaults());
+    if (!request) return send_error(exchange, request.error());
+    AnswerOptions answer_opts = answer_options("cmpl-");
+    answer_opts.stream = request->stream;
+    answer_opts.include_usage = request->include_usage;
+    answer_opts.with_logprobs = request->generation.engine.sampling.logprobs >= 0;
+    const std::string id = answer_opts.header.id;
+    Answer answer(model, std::move(answer_opts));
     for (const auto& prompt : request->prompts) {
       GenerationRequest generation = request->generation;
+      generation.engine.isolation_key = isolation_key(exchange.request());
       if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {
         generation.engine.prompt = *ids;
       } else {
@@ -277,127 +286,123 @@ struct HttpServer::Impl {
         encode.parse_special = true;
         generation.engine.prompt = model.tokenizer.encode(std::get<std::string>(prompt), encode);
       }
-      if (request->echo) {
-        for (const int32_t token : generation.engine.prompt)
-          if (token < 0 || token >= model.tokenizer.vocab_size())
-            return send_error(response,
-                              {400, "invalid_request_error",
-                               fmt::format("token {} is not in the vocabulary", token), "prompt"});
-        answer->prompt_texts.push_back(model.tokenizer.decode(generation.engine.prompt));
-      }
-      generation.engine.isolation_key = isolation_key(http);
-      if (auto started = start(*answer, std::move(generation)); !started)
-        return send_error(response, engine_refusal(started.error()));
+      const std::string echo =
+          request->echo ? model.tokenizer.decode(generation.engine.prompt) : std::string();
+      for (int64_t choice = 0; choice < request->n; ++choice)
+        if (auto added = answer.add(choice_of(generation, choice), choice == 0, echo); !added)
+          return send_error(exchange, refusal_error(added.error()));
     }
-    respond(std::move(answer), response);
+    run(exchange, answer, id);
   }
 
-  void models(const httplib::Request&, httplib::Response& response) {
-    const auto entry = text::Value::map({{"id", model.name},
-                                         {"object", "model"},
-                                         {"created", started_at},
-                                         {"owned_by", "heddle"},
-                                         {"max_model_len", model.context_length}});
-    const auto body = text::Value::map({{"object", "list"}, {"data", text::Value::list({entry})}});
-    response.set_content(*text::to_json(body), "application/json");
+  void tokenize(HttpExchange& exchange) {
+    auto request = parse_tokenize_request(exchange.request().body);
+    if (!request) return send_error(exchange, request.error());
+    text::EncodeOptions encode;
+    encode.add_special = request->add_special;
+    std::string text;
+    if (request->prompt) {
+      text = std::move(*request->prompt);
+    } else {
+      auto prompt = render(request->chat);
+      if (!prompt)
+        return send_error(exchange,
+                          {400, "invalid_request_error", prompt.error().message, "messages"});
+      text = std::move(prompt->text);
+    }
+    send_json(exchange, tokenize_body(model.tokenizer.encode(text, encode), model.tokenizer,
+                                      request->with_strings, model.context_length));
   }
 
-  void install() {
-    server.new_task_queue = [this] {
-      return new httplib::ThreadPool(static_cast<size_t>(options.max_connections));
-    };
-    server.set_payload_max_length(static_cast<size_t>(options.max_body_bytes));
-    server.set_read_timeout(30, 0);
-    server.set_write_timeout(30, 0);
-    server.set_keep_alive_max_count(1000);
-    server.set_keep_alive_timeout(5);
-    server.set_tcp_nodelay(true);
-    server.set_pre_routing_handler([this](const httplib::Request& request,
-                                          httplib::Response& response) {
-      // The page itself holds nothing of anybody's, and is where a key is entered.
-      if (request.path == "/health" || find_page(request.path) != nullptr || authorised(request))
-        return httplib::Server::HandlerResponse::Unhandled;
-      response.set_header("WWW-Authenticate", "Bearer");
-      send_error(response, {401, "authentication_error",
-                            "a valid API key is expected: Authorization: Bearer KEY", ""});
-      return httplib::Server::HandlerResponse::Handled;
-    });
-    server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
-      if (!response.body.empty()) return;
-      ApiError error;
-      error.status = response.status;
-      error.message = response.status == 404
-                          ? fmt::format("no such endpoint: {} {}", request.method, request.path)
-                      : response.status == 413
-                          ? "the body is too large"
-                          : fmt::format("the request was refused with status {}", response.status);
-      send_error(response, error);
-    });
-    server.set_exception_handler(
-        [](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
-          send_error(response, {500, "server_error", "the request failed inside the server", ""});
-        });
-    const auto handler = [this](void (Impl::*method)(const httplib::Request&, httplib::Response&)) {
-      return [this, method](const httplib::Request& request, httplib::Response& response) {
-        (this->*method)(request, response);
-      };
-    };
-    server.Post("/v1/chat/completions", handler(&Impl::chat));
-    server.Post("/v1/completions", handler(&Impl::completion));
-    server.Get("/v1/models", handler(&Impl::models));
-    server.Get("/(page/[a-z.]+)?",
-               [](const httplib::Request& request, httplib::Response& response) {
-                 const PageFile* file = find_page(request.path);
-                 if (file == nullptr) {
-                   response.status = 404;
-                   return;
-                 }
-                 for (const HeaderLine& header : page_headers())
-                   response.set_header(header.name, header.value);
-                 response.set_content(file->content.data(), file->content.size(),
-                                      page_content_type(*file).data());
-               });
-    server.Get("/health", [](const httplib::Request&, httplib::Response& response) {
-      response.set_content(R"({"status":"ok"})", "application/json");
-    });
+  void detokenize(HttpExchange& exchange) {
+    const auto tokens = parse_detokenize_request(exchange.request().body);
+    if (!tokens) return send_error(exchange, tokens.error());
+    for (const int32_t token : *tokens)
+      if (token >= model.tokenizer.vocab_size())
+        return send_error(exchange, {400, "invalid_request_error",
+                                     fmt::format("tokens: {} is not in the vocabulary of {} tokens",
+                                                 token, model.tokenizer.vocab_size()),
+                                     "tokens"});
+    text::DecodeOptions decode;
+    decode.skip_special = false;
+    send_json(exchange, detokenize_body(model.tokenizer.decode(*tokens, decode)));
+  }
+
+  text::Value model_entry() const {
+    return text::Value::map({{"id", model.name},
+                             {"object", "model"},
+                             {"created", started_at},
+                             {"owned_by", "heddle"},
+                             {"max_model_len", model.context_length}});
+  }
+
+  void models(HttpExchange& exchange) {
+    const auto list = text::Value::list({model_entry()});
+    send_json(exchange, *text::to_json(text::Value::map({{"object", "list"}, {"data", list}})));
+  }
+
+  void one_model(HttpExchange& exchange) {
+    const std::string name = exchange.request().path.substr(std::string_view("/v1/models/").size());
+    if (name == model.name) return send_json(exchange, *text::to_json(model_entry()));
+    send_error(exchange, {404, "invalid_request_error",
+                          fmt::format("no such model; {} is loaded", model.name), "model",
+                          "model_not_found"});
+  }
+
+  void metrics(HttpExchange& exchange) {
+    ServerFigures figures;
+    figures.connections = listener.connections();
+    figures.connections_turned_away = listener.turned_away();
+    figures.draining = model.service.draining();
+    figures.http = counters.all();
+    HttpResponse response;
+    response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    response.body = metrics_text(model.name, model.service.metrics(), figures);
+    exchange.respond(response);
+  }
+
+  void page(HttpExchange& exchange) {
+    const PageFile& file = *find_page(exchange.request().path);
+    HttpResponse response;
+    response.content_type = page_content_type(file);
+    for (const HeaderLine& header : page_headers())
+      response.headers.emplace_back(header.name, header.value);
+    response.body = file.content;
+    exchange.respond(response);
+  }
+
+  void health(HttpExchange& exchange) {
+    HttpResponse response;
+    const bool draining = model.service.draining();
+    response.status = draining ? 503 : 200;
+    response.body = draining ? R"({"status":"draining"})" : R"({"status":"ok"})";
+    exchange.respond(response);
   }
 
   const ModelHandle& model;
   ServerOptions options;
-  httplib::Server server;
-  int port = 0;
+  HttpCounters counters;
+  HttpListener listener;
   uint64_t seed_base = 0;
+  uint64_t key_salt = 0;
   std::atomic<uint64_t> request_count{0};
   int64_t started_at = static_cast<int64_t>(std::time(nullptr));
 };
 
 HttpServer::HttpServer(const ModelHandle& model, ServerOptions options)
-    : impl_(std::make_unique<Impl>(model, std::move(options))) {
-  impl_->install();
-}
+    : impl_(std::make_unique<Impl>(model, std::move(options))) {}
 
 HttpServer::~HttpServer() = default;
 
-Status HttpServer::bind() {
-  const ServerOptions& options = impl_->options;
-  if (options.port == 0) {
-    impl_->port = impl_->server.bind_to_any_port(options.host);
-  } else if (impl_->server.bind_to_port(options.host, options.port)) {
-    impl_->port = options.port;
-  }
-  if (impl_->port <= 0)
-    return fail("cannot listen on {}:{}: the address is in use or not of this machine",
-                options.host, options.port);
-  return {};
-}
+Status HttpServer::bind() { return impl_->listener.bind(); }
 
-int HttpServer::port() const { return impl_->port; }
+int HttpServer::port() const { return impl_->listener.port(); }
 
-void HttpServer::serve() { impl_->server.listen_after_bind(); }
+void HttpServer::serve() { impl_->listener.serve(); }
 
 void HttpServer::stop(std::chrono::milliseconds limit) {
   impl_->model.service.drain(limit);
-  impl_->server.stop();
+  impl_->listener.stop(kLastWrites);
 }
 
 }  // namespace heddle::server

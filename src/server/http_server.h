@@ -9,19 +9,19 @@
 #include <vector>
 
 #include "server/generation.h"
+#include "server/http_listener.h"
+#include "server/request_log.h"
 
 namespace heddle::server {
 
 struct ServerOptions {
-  std::string host = "127.0.0.1";
-  int port = 8080;                    // 0: any free port
+  HttpListenerOptions http;
   std::vector<std::string> api_keys;  // empty: open to everybody who reaches the port
-  int64_t max_body_bytes = 16 << 20;
-  int64_t max_connections = 128;  // connections served at once; others wait
+  bool shared_cache = false;          // cached prefixes are shared between keys
   int64_t default_max_tokens = 4096;
   std::chrono::milliseconds request_timeout{600'000};
-  // One line a request; called from several threads.
-  std::function<void(const std::string& line)> log;
+  // Every request but health checks and scrapes; called from several threads.
+  std::function<void(const RequestRecord&)> log;
 };
 
 class HttpServer {
@@ -34,8 +34,8 @@ class HttpServer {
   int port() const;
   // Serves until stop(). Call from one thread.
   void serve();
-  // Ends serve(): no new connections; running answers get up to `limit`. Safe to call from another
-  // thread.
+  // Running answers get up to `limit`; meanwhile /health says 503 "draining" and new requests are
+  // refused. Then ends serve(). Call from another thread than serve().
   void stop(std::chrono::milliseconds limit);
 
  private:

@@ -9,56 +9,17 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
-MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+from serving import OTHER_MODEL, Server, model_path, user
 
-
-class Server:
-    """A heddle serve process on a free port."""
-
-    def __init__(self, heddle, model, *flags):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.process = subprocess.Popen([heddle, "serve", "--model", str(model), "--port", str(self.port), *flags],
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(600):
-            if self.process.poll() is not None:
-                sys.exit(f"the server ended at start:\n{self.process.stdout.read()}")
-            try:
-                if self.request("GET", "/health")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.1)
-        sys.exit("the server did not become ready")
-
-    def request(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        data = body if isinstance(body, (bytes, type(None))) else json.dumps(body)
-        connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
-        response = connection.getresponse()
-        text = response.read().decode("utf-8", "replace")
-        connection.close()
-        return response.status, text
-
-    def chat(self, messages, **fields):
-        status, text = self.request("POST", "/v1/chat/completions", {"messages": messages, **fields})
-        assert status == 200, (status, text)
-        return json.loads(text)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=60)
-        assert self.process.returncode == 0, f"exit {self.process.returncode}\n{output}"
-
-
-def user(text):
-    return {"role": "user", "content": text}
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_answers(server):
@@ -154,49 +115,275 @@ def test_refusals(server):
 
 
 def test_openai_client(server):
-    try:
-        import openai
-    except ImportError:
-        print("SKIPPED openai: the package is not installed")
-        return
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none")
+    import openai
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", max_retries=0)
     name = client.models.list().data[0].id
+    assert client.models.retrieve(name).id == name
     answer = client.chat.completions.create(model=name, messages=[user("What is the capital of France?")], temperature=0, max_tokens=20)
     assert "Paris" in answer.choices[0].message.content
+    assert answer.usage.prompt_tokens_details.cached_tokens >= 0
     stream = client.chat.completions.create(model=name, messages=[user("Hello")], stream=True, max_tokens=8)
     assert "".join(part.choices[0].delta.content or "" for part in stream if part.choices)
+    several = client.completions.create(model=name, prompt=["One", "Two"], n=2, max_tokens=3, seed=1)
+    assert [choice.index for choice in several.choices] == [0, 1, 2, 3]
     try:
         client.chat.completions.create(model=name, messages=[user("x")], top_p=7)
         raise AssertionError("top_p 7 was accepted")
     except openai.BadRequestError as error:
-        assert "top_p" in str(error)
+        assert "top_p" in str(error) and error.param == "top_p" and error.type == "invalid_request_error"
+    try:
+        client.models.retrieve("nothing")
+        raise AssertionError("an unknown model was found")
+    except openai.NotFoundError as error:
+        assert error.code == "model_not_found"
 
 
-def test_api_key(heddle, model):
-    server = Server(heddle, model, "--api-key", "secret")
-    assert server.request("GET", "/v1/models")[0] == 401
-    assert server.request("GET", "/v1/models", headers={"Authorization": "Bearer wrong"})[0] == 401
-    assert server.request("GET", "/v1/models", headers={"Authorization": "Bearer secret"})[0] == 200
-    assert server.request("GET", "/health")[0] == 200
+def test_curl(server):
+    url = f"http://127.0.0.1:{server.port}"
+    curl = lambda *args: subprocess.run(["curl", "-sS", "--max-time", "60", *args], capture_output=True, text=True, check=True).stdout
+    assert json.loads(curl(f"{url}/health")) == {"status": "ok"}
+    body = json.dumps({"messages": [user("Say hello.")], "max_tokens": 8, "stream": True})
+    streamed = curl("-N", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", body)
+    assert streamed.rstrip().endswith("data: [DONE]"), streamed[-200:]
+    # Large enough that curl waits for "100 Continue"; sent in chunks; by the older protocol; the head alone.
+    large = json.dumps({"prompt": "x " * 600000, "add_special_tokens": False})
+    for extra in ([], ["-H", "Transfer-Encoding: chunked"], ["--http1.0"]):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(large)
+            file.flush()
+            counted = curl(f"{url}/tokenize", "-H", "Content-Type: application/json", "-d", f"@{file.name}", *extra)
+        assert json.loads(counted)["count"] > 500000, counted[:200]
+    assert "Content-Length:" in curl("-I", f"{url}/health")
+    assert json.loads(curl(f"{url}/v1/chat/completions", "-d", body))["error"]["code"] == "unsupported_media_type"
+
+
+def test_several_choices(server):
+    body = {"prompt": ["The sea is", "The sky is"], "n": 2, "max_tokens": 6, "seed": 5, "temperature": 0.9}
+    whole = server.post("/v1/completions", **body)
+    texts = [choice["text"] for choice in whole["choices"]]
+    assert len(texts) == 4 and texts[0] != texts[1]
+    one = server.post("/v1/completions", prompt="The sea is", max_tokens=6, seed=5, temperature=0.9)
+    assert one["choices"][0]["text"] == texts[0]  # the first of several is the one that comes alone
+    status, text = server.request("POST", "/v1/completions", {**body, "stream": True, "echo": True})
+    assert status == 200
+    streamed = ["", "", "", ""]
+    for line in text.split("\n"):
+        if line.startswith("data: {"):
+            for choice in json.loads(line[6:])["choices"]:
+                streamed[choice["index"]] += choice["text"]
+    assert streamed == [("The sea is" if i < 2 else "The sky is") + texts[i] for i in range(4)], streamed
+    assert whole["usage"]["completion_tokens"] <= 24 and whole["usage"]["prompt_tokens"] < 12
+
+
+def test_sampling_fields(server):
+    ask = lambda **fields: server.post("/v1/completions", prompt="Once upon a time", max_tokens=12, **fields)["choices"][0]
+    greedy = ask(temperature=0)["text"]
+    assert ask(top_k=1, seed=3)["text"] == ask(top_p=1e-9, seed=3)["text"] == ask(min_p=1.0, seed=3)["text"] == greedy
+    assert ask(seed=4)["text"] == ask(seed=4)["text"]
+    assert len({ask(seed=n, temperature=1.5)["text"] for n in range(4)}) > 1
+    token = server.post("/tokenize", prompt=" there", add_special_tokens=False)["tokens"][0]
+    assert ask(temperature=0, logit_bias={str(token): 100})["text"] == " there" * 12
+    assert ask(temperature=0, logit_bias={str(token): 100}, frequency_penalty=2, repetition_penalty=100)["text"] != " there" * 12
+    assert ask(temperature=0, stop=" time")["finish_reason"] in ("stop", "length")
+    scored = ask(temperature=0, logprobs=3)["logprobs"]
+    assert len(scored["tokens"]) == 12 and all(len(top) >= 1 for top in scored["top_logprobs"])
+    assert scored["text_offset"][0] == 0 and scored["text_offset"] == sorted(scored["text_offset"])
+
+
+def test_tokenize(server):
+    text = "Grüße, 世界! 🦙 <|im_end|>"
+    tokens = server.post("/tokenize", prompt=text, return_token_strs=True)
+    assert tokens["count"] == len(tokens["tokens"]) == len(tokens["token_strs"]) and tokens["max_model_len"] == 8192
+    assert server.post("/detokenize", tokens=tokens["tokens"])["prompt"] == text
+    conversation = [user("Hi")]
+    rendered = server.post("/tokenize", messages=conversation)
+    assert rendered["count"] == server.chat(conversation, max_tokens=1)["usage"]["prompt_tokens"]
+    assert server.post("/tokenize", messages=conversation, add_generation_prompt=False)["count"] < rendered["count"]
+
+
+def test_metrics(server):
+    before = server.metrics()
+    answer = server.chat([user("Tell me about the metrics of looms.")], max_tokens=9, temperature=0, ignore_eos=True)
+    after = server.metrics()
+    delta = lambda name: after[name] - before[name]
+    usage = answer["usage"]
+    assert delta("heddle:generation_tokens_total") == 9
+    assert delta("heddle:prompt_tokens_total") == usage["prompt_tokens"]
+    assert delta("heddle:prompt_tokens_cached_total") == usage["prompt_tokens_details"]["cached_tokens"]
+    assert delta("heddle:prefix_cache_queries_total") == usage["prompt_tokens"]
+    assert delta("heddle:inter_token_latency_seconds_count") == 8
+    for name in ("time_to_first_token_seconds", "e2e_request_latency_seconds", "request_prefill_time_seconds", "request_generation_tokens"):
+        assert delta(f"heddle:{name}_count") == 1, name
+    assert delta("heddle:request_success_total[('finished_reason', 'length')]") == 1
+    assert after["heddle:prefix_cache_bytes[('reach', 'unreachable')]"] == 0
+    assert after["heddle:prefix_cache_bytes[('reach', 'reachable')]"] == after["heddle:state_bytes[('growth', 'per_token')]"]
+    assert after["heddle:num_requests_running"] == after["heddle:num_requests_waiting"] == after["heddle:state_reserved_bytes"] == 0
+    # The dashboard asks for nothing that the server does not say.
+    text = (ROOT / "docs" / "grafana_dashboard.json").read_text(encoding="utf-8")
+    panels = json.loads(text)["panels"]
+    asked = set(re.findall(r"\b(?:heddle:|process_)[a-z0-9_]+", " ".join(t["expr"] for p in panels for t in p["targets"])))
+    said = {name.split("[")[0] for name in after}
+    assert len(asked) > 25 and asked <= said, sorted(asked - said)
+    # Nor does the page on metrics, and it names all of them.
+    page = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(heddle:[a-z0-9_]+)`", page))
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) if "_seconds_" in name or "_tokens_" in name and not name.endswith("_total") else name
+                for name in said if name.startswith("heddle:")}
+    assert named == families, (sorted(named - families), sorted(families - named))
+
+
+def second_turn_by_chat(server, story):
+    messages = [user(story + "What does the weaver lift?")]
+    first = server.chat(messages, temperature=0, max_tokens=16)
+    messages += [{"role": "assistant", "content": first["choices"][0]["message"]["content"]}, user("And what grows?")]
+    return first, lambda: server.chat(messages, temperature=0, max_tokens=2)
+
+
+def second_turn_by_tokens(server, story):
+    """The same for a model without a chat template."""
+    ids = lambda text, special: server.post("/tokenize", prompt=text, add_special_tokens=special)["tokens"]
+    prompt = ids(story, True)
+    first = server.post("/v1/completions", prompt=prompt, temperature=0, max_tokens=16)
+    prompt = prompt + ids(first["choices"][0]["text"], False) + ids(" And what grows?", False)
+    return first, lambda: server.post("/v1/completions", prompt=prompt, temperature=0, max_tokens=2)
+
+
+def check_second_turn(server, turns):
+    """Time to first token of a second turn is the prefill of its new tokens: by usage and by the metrics."""
+    first, ask_second = turns(server, "The weaver lifts the threads one after the other, and the cloth grows under her hands. " * 24)
+    before = server.metrics()
+    second = ask_second()
+    after = server.metrics()
+    delta = lambda name: after[name] - before[name]
+    usage = second["usage"]
+    new = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
+    assert new <= usage["prompt_tokens"] - first["usage"]["prompt_tokens"] + 1, (usage, first["usage"])
+    assert delta("heddle:prompt_tokens_computed_total") == delta("heddle:request_prefill_kv_computed_tokens_sum") == new, usage
+    first_token = delta("heddle:time_to_first_token_seconds_sum")
+    prefill = delta("heddle:request_prefill_time_seconds_sum")
+    queue = delta("heddle:request_queue_time_seconds_sum")
+    assert abs(first_token - prefill - queue) < 1e-3, (first_token, prefill, queue)
+    assert abs(second["timings"]["prompt_ms"] / 1e3 - prefill) < 1e-3
+    cold = first["timings"]["prompt_ms"] / 1e3
+    assert prefill < cold / 3, (prefill, cold)
+    print(f"   second turn: {usage['prompt_tokens']} prompt tokens, {new} read, first token after {first_token * 1e3:.0f} ms "
+          f"(prefill {prefill * 1e3:.0f} ms); cold: {first['usage']['prompt_tokens']} tokens in {cold * 1e3:.0f} ms", flush=True)
+
+
+def test_second_turn_costs_its_new_tokens(server):
+    check_second_turn(server, second_turn_by_chat)
+
+
+def second_turn_of_a_hybrid(heddle, _):
+    model = model_path(OTHER_MODEL)
+    if model is None:
+        print(f"SKIPPED second turn: {OTHER_MODEL} is not in HEDDLE_MODELS_DIR")
+        return
+    server = Server(heddle, model)
+    check_second_turn(server, second_turn_by_tokens)
     server.stop()
+
+
+def api_key(heddle, model):
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write("# keys\nfrom-a-file\n\n")
+        file.flush()
+        server = Server(heddle, model, "--api-key", "secret", "--api-key-file", file.name, "--log-format", "json")
+    bearer = lambda key: {"Authorization": f"Bearer {key}"}
+    paths = [("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/"), ("GET", "/nothing"), ("POST", "/tokenize"), ("POST", "/detokenize"),
+             ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"), ("OPTIONS", "/v1/chat/completions")]
+    for method, path in paths:
+        for headers in ({}, bearer("wrong"), bearer(""), bearer("secret2"), {"Authorization": "Basic secret"}, {"Authorization": "secret"}):
+            status, text = server.request(method, path, headers=headers)
+            assert status == 401 and json.loads(text)["error"]["code"] == "invalid_api_key", (method, path, headers, status)
+    assert server.request("GET", "/v1/models", headers=bearer("secret"))[0] == 200
+    assert server.request("GET", "/health")[0] == 200
+    # What one key has cached shows in no other's usage.
+    body = {"messages": [user("A secret between us. " * 40)], "max_tokens": 1}
+    cached = lambda key: server.post("/v1/chat/completions", bearer(key), **body)["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert cached("secret") == 0 and cached("secret") > 100
+    assert cached("from-a-file") == 0 and cached("from-a-file") > 100
+    records = [json.loads(line) for line in server.stop().strip().split("\n")]
+    assert sum(r["event"] == "request" and r.get("outcome") == "length" for r in records) == 4
+    assert any(r.get("status") == 401 for r in records) and "secret2" not in str(records)
+
+
+def shutdown(heddle, model):
+    server = Server(heddle, model)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    body = {"messages": [user("Count.")], "stream": True, "max_tokens": 150, "ignore_eos": True}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.readline()
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    status, text = server.request("GET", "/health")
+    assert status == 503 and json.loads(text) == {"status": "draining"}, (status, text)
+    status, text = server.request("POST", "/v1/chat/completions", {"messages": [user("x")]})
+    assert status == 503 and json.loads(text)["error"]["code"] == "shutting_down", (status, text)
+    rest = response.read().decode()
+    assert '"finish_reason":"length"' in rest and "[DONE]" in rest, rest[-300:]
+    server.process.wait(30)
+    assert server.process.returncode == 0
+    # A second signal ends at once.
+    server = Server(heddle, model)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("POST", "/v1/chat/completions", json.dumps({**body, "max_tokens": 7000}), {"Content-Type": "application/json"})
+    connection.getresponse().readline()
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert server.process.poll() is None
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(5) == 128 + signal.SIGINT
+
+
+def options(heddle, model):
+    run = lambda *args, env=None: subprocess.run([heddle, "serve", *args], capture_output=True, text=True, timeout=60,
+                                                 env={**os.environ, **(env or {})})
+    with tempfile.TemporaryDirectory() as folder:
+        toml = pathlib.Path(folder) / "serve.toml"
+        toml.write_text("port = 1111\nmax_tokens = 22\nlog_format = \"json\"\n", encoding="utf-8")
+        printed = run("--config", str(toml), "--port", "3333", "--print-config", env={"HEDDLE_PORT": "2222", "HEDDLE_MAX_TOKENS": "44"}).stdout
+        assert re.search(r"^port = 3333 +# flag$", printed, re.M) and re.search(r"^max_tokens = 44 +# environment$", printed, re.M), printed
+        assert re.search(r'^log_format = "json" +# .*serve.toml$', printed, re.M) and "# default" in printed
+        toml.write_text("prot = 1\n", encoding="utf-8")
+        refused = run("--config", str(toml), "--print-config")
+        assert refused.returncode == 1 and "did you mean 'port'" in refused.stderr, refused.stderr
+    refused = run("--model", str(model), "--prot", "1")
+    assert refused.returncode == 1 and "did you mean --port" in refused.stderr, refused.stderr
+    refused = run("--model", str(model), "--state-gib", "90000")
+    assert refused.returncode == 1 and re.search(r"weights \d+ MiB.*state 92160000 MiB.*available.*would fit", refused.stderr), refused.stderr
+    helped = run("--help").stdout
+    for flag in re.findall(r"^\| `(--[a-z-]+)` \|", (ROOT / "docs" / "server.md").read_text(encoding="utf-8"), re.M):
+        assert flag in helped, flag
+
+
+def tool(script, *flags):
+    run = subprocess.run([sys.executable, str(ROOT / "tools" / script), *flags], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, f"{script}: {run.stderr[-2000:]}{run.stdout[-2000:]}"
+    print(f"   {run.stdout.strip()}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--heddle", required=True)
     args = parser.parse_args()
-    model = pathlib.Path(os.environ.get("HEDDLE_MODELS_DIR", "")) / MODEL
-    if not os.environ.get("HEDDLE_MODELS_DIR") or not model.exists():
-        print(f"SKIPPED: {MODEL} is not in HEDDLE_MODELS_DIR")
+    model = model_path()
+    if model is None:
+        print("SKIPPED: the real model is not in HEDDLE_MODELS_DIR")
         return
     server = Server(args.heddle, model)
     for name, test in sorted(globals().items()):
-        if name.startswith("test_") and name != "test_api_key":
+        if name.startswith("test_"):
             test(server)
             print(f"ok {name}", flush=True)
-    server.stop()
-    test_api_key(args.heddle, model)
-    print("ok test_api_key")
+    output = server.stop()
+    assert "state of a sequence at 8192 tokens" in output and "ready on http://" in output and output.rstrip().endswith("stopped"), output
+    for check in (api_key, shutdown, options, second_turn_of_a_hybrid):
+        check(args.heddle, model)
+        print(f"ok {check.__name__}", flush=True)
+    tool("load_test.py", "--heddle", args.heddle, "--model", str(model), "--seconds", "6")
+    print("ok load", flush=True)
 
 
 if __name__ == "__main__":
