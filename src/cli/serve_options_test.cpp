@@ -23,7 +23,8 @@ TEST(ServeOptions, FlagBeatsVariableBeatsFileBeatsDefault) {
   ASSERT_TRUE(environment && file);
   for (size_t i = 0; i < table.size(); ++i)
     if (table[i].name == "port") flags[i] = ServeOption::Values{"1"};
-  const auto resolved = resolve_options({{"flag", flags}, {"environment", *environment}, {"f", *file}});
+  const auto resolved =
+      resolve_options({{"flag", flags}, {"environment", *environment}, {"f", *file}});
   ASSERT_TRUE(resolved.has_value()) << resolved.error().message;
   EXPECT_EQ(resolved->options.server.http.port, 1);
   EXPECT_EQ(resolved->options.engine.scheduler.max_sequences, 20);
@@ -51,13 +52,15 @@ TEST(ServeOptions, TomlAndJsonSayTheSame) {
 }
 
 TEST(ServeOptions, UnknownKeysAreRefusedWithTheNearest) {
-  EXPECT_NE(error_of("prot = 1\n").find("did you mean 'port'"), std::string::npos) << error_of("prot = 1\n");
+  EXPECT_NE(error_of("prot = 1\n").find("did you mean 'port'"), std::string::npos)
+      << error_of("prot = 1\n");
   EXPECT_NE(error_of(R"({"max_seqences": 3})").find("'max_sequences'"), std::string::npos);
   EXPECT_NE(error_of("[serve]\nport = 1\n").find("serve.port"), std::string::npos);
   EXPECT_NE(error_of("zzzzzzzzzzzzzzzzzzzz = 1\n").find("unknown key"), std::string::npos);
   EXPECT_FALSE(parse_environment({"HEDDLE_PROT=1"}).has_value());
   // Other people's variables, and what Kubernetes sets for a service of our name.
-  EXPECT_TRUE(parse_environment({"HEDDLE_SERVICE_HOST=1", "HEDDLE_PORT=tcp://10.0.0.1:80"}).has_value());
+  EXPECT_TRUE(
+      parse_environment({"HEDDLE_SERVICE_HOST=1", "HEDDLE_PORT=tcp://10.0.0.1:80"}).has_value());
 }
 
 TEST(ServeOptions, BadValuesSayWhatIsExpected) {
@@ -72,7 +75,8 @@ TEST(ServeOptions, BadValuesSayWhatIsExpected) {
 }
 
 TEST(ServeOptions, PrintedConfigurationGivesItselfAgain) {
-  const auto first = from_config("port = 77\nlog_format = \"json\"\nname = \"a\\\"b\"\nshared_cache = true\n");
+  const auto first =
+      from_config("port = 77\nlog_format = \"json\"\nname = \"a\\\"b\"\nshared_cache = true\n");
   ASSERT_TRUE(first.has_value()) << first.error().message;
   const std::string text = config_text(*first);
   const auto second = from_config(text);
@@ -106,7 +110,8 @@ TEST(ServeOptions, DocumentationHasTheTable) {
   const auto page = read_text_file(HEDDLE_SOURCE_DIR "/docs/server.md");
   ASSERT_TRUE(page.has_value()) << page.error().message;
   EXPECT_NE(page->find(options_markdown()), std::string::npos)
-      << "docs/server.md should have this table:\n" << options_markdown();
+      << "docs/server.md should have this table:\n"
+      << options_markdown();
 }
 
 }  // namespace

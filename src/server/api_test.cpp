@@ -54,7 +54,9 @@ TEST(ChatRequest, NamesTheFieldAtFault) {
            {R"("max_tokens":1.5})", "max_tokens"},
            {R"("stop":[1]})", "stop"},
            {R"("stop":""})", "stop"},
-           {R"("n":2})", "n:"},
+           {R"("n":0})", "n:"},
+           {R"("n":65})", "n:"},
+           {R"("best_of":2})", "best_of"},
            {R"("stream":"yes"})", "stream"},
            {R"("logit_bias":{"x":1}})", "logit_bias"},
            {R"("top_logprobs":3})", "top_logprobs"},
@@ -89,6 +91,45 @@ TEST(CompletionRequest, ScoresThePromptForEchoWithLogprobs) {
   EXPECT_FALSE(parse_completion_request(R"({"prompt":"a","max_tokens":0})", {}).has_value());
 }
 
+TEST(TokenizeRequest, TakesATextOrAConversation) {
+  auto text = parse_tokenize_request(R"({"prompt":"a","return_token_strs":true})");
+  ASSERT_TRUE(text.has_value());
+  EXPECT_TRUE(text->prompt == "a" && text->add_special && text->with_strings);
+  auto chat = parse_tokenize_request(R"({"messages":[{"role":"user","content":"x"}]})");
+  ASSERT_TRUE(chat.has_value());
+  EXPECT_TRUE(!chat->prompt && !chat->add_special);
+  EXPECT_FALSE(parse_tokenize_request("{}").has_value());
+  EXPECT_FALSE(parse_detokenize_request(R"({"tokens":[-1]})").has_value());
+}
+
+TEST(Refusals, BecomeStatuses) {
+  using Kind = engine::Refusal::Kind;
+  const auto status = [](Kind kind) {
+    engine::Refusal refusal;
+    refusal.kind = kind;
+    const ApiError error = refusal_error(refusal);
+    return std::pair(error.status, error.retry_after > 0);
+  };
+  EXPECT_EQ(status(Kind::invalid), std::pair(400, false));
+  EXPECT_EQ(status(Kind::too_long), std::pair(400, false));
+  EXPECT_EQ(status(Kind::too_large), std::pair(400, false));
+  EXPECT_EQ(status(Kind::queue_full), std::pair(429, true));
+  EXPECT_EQ(status(Kind::shutting_down), std::pair(503, true));
+}
+
+TEST(Usage, CountsAPromptOnce) {
+  UsageTotals totals;
+  engine::Usage usage;
+  usage.prompt_tokens = 10;
+  usage.cached_tokens = 4;
+  usage.output_tokens = 3;
+  totals.add(usage, true);
+  totals.add(usage, false);
+  EXPECT_EQ(totals.sum.prompt_tokens, 10);
+  EXPECT_EQ(totals.sum.cached_tokens, 4);
+  EXPECT_EQ(totals.sum.output_tokens, 6);
+}
+
 TEST(StopMatcher, HoldsBackWhatMayBecomeAStop) {
   StopMatcher matcher({"</end>", "STOP"});
   EXPECT_EQ(matcher.push("hello </e"), "hello ");
@@ -108,6 +149,9 @@ TEST(StopMatcher, TheEarliestStopWinsAndFlushGivesTheRest) {
 }
 
 TEST(ErrorBody, IsTheShapeThatClientsExpect) {
+  EXPECT_EQ(
+      error_body({404, "invalid_request_error", "no", "", "not_found"}),
+      R"({"error":{"message":"no","type":"invalid_request_error","param":null,"code":"not_found"}})");
   EXPECT_EQ(
       error_body({400, "invalid_request_error", "why \"x\"", "stop"}),
       R"({"error":{"message":"why \"x\"","type":"invalid_request_error","param":"stop","code":null}})");

@@ -44,7 +44,8 @@ TEST(HttpParser, ReadsARequestHoweverItIsCut) {
 TEST(HttpParser, ReadsChunks) {
   HttpRequestParser parser{HttpLimits{}};
   const std::string text =
-      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\nA\r\n0123456789\r\n"
+      "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n3;x=y\r\nabc\r\nA\r\n0123456789\r\n"
       "0\r\nTrailer: t\r\n\r\nrest";
   EXPECT_EQ(parser.feed(text), text.size() - 4);
   ASSERT_EQ(parser.state(), State::done);
@@ -72,8 +73,9 @@ TEST(HttpParser, RefusesWhatTwoReadersCouldSeeDifferently) {
   EXPECT_EQ(status_of(post + "Transfer-Encoding: chunked\r\n\r\n-3\r\n"), 400);
   EXPECT_EQ(status_of(post + "Transfer-Encoding: chunked\r\n\r\n3\nabc"), 400);
   EXPECT_EQ(status_of(post + "Expect: a miracle\r\nContent-Length: 1\r\n\r\n"), 417);
-  for (const char* line : {"GET  / HTTP/1.1", "GET /", "GET / HTTP/2.0", "GET x HTTP/1.1", "G@T / HTTP/1.1",
-                           "GET /%zz HTTP/1.1", "GET /%00 HTTP/1.1", "GET /\x7f HTTP/1.1", " GET / HTTP/1.1"})
+  for (const char* line :
+       {"GET  / HTTP/1.1", "GET /", "GET / HTTP/2.0", "GET x HTTP/1.1", "G@T / HTTP/1.1",
+        "GET /%zz HTTP/1.1", "GET /%00 HTTP/1.1", "GET /\x7f HTTP/1.1", " GET / HTTP/1.1"})
     EXPECT_EQ(status_of(std::string(line) + "\r\nHost: a\r\n\r\n"), 400) << line;
   EXPECT_EQ(status_of("\x16\x03\x01\x02"), 400);  // TLS: refused at its first byte
 }

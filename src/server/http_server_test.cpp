@@ -1,5 +1,5 @@
-// The server over loopback, with an engine whose model is a clock: what clients do to each other and
-// to the engine, without the noise of a real model.
+// The server over loopback, with an engine whose model is a clock: what clients do to each other
+// and to the engine, without the noise of a real model.
 #include "server/http_server.h"
 
 #include <arpa/inet.h>
@@ -43,7 +43,7 @@ class ClockExecutor : public engine::Executor {
   }
 
   static constexpr int64_t kVocabulary = 3 + 256;
-  std::atomic<milliseconds> delay{milliseconds(0)};
+  std::atomic<std::chrono::microseconds> delay{std::chrono::microseconds(0)};
   std::atomic<int64_t> steps{0};
 
  private:
@@ -83,8 +83,8 @@ class Client {
   void request(const std::string& method, const std::string& path, const std::string& body = "",
                const std::string& key = "") {
     const std::string auth = key.empty() ? "" : "Authorization: Bearer " + key + "\r\n";
-    send(fmt::format("{} {} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n{}", method, path, auth,
-                     body.size(), body));
+    send(fmt::format("{} {} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n{}", method, path,
+                     auth, body.size(), body));
   }
   // Until `mark` has come, or the end.
   std::string read_until(const std::string& mark) {
@@ -138,8 +138,9 @@ class Rig {
                   const std::string& key = "") {
     Client client(server->port());
     const std::string auth = key.empty() ? "" : "Authorization: Bearer " + key + "\r\n";
-    client.send(fmt::format("{} {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n{}",
-                            method, path, auth, body.size(), body));
+    client.send(fmt::format(
+        "{} {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n{}", method,
+        path, auth, body.size(), body));
     return client.read_all();
   }
   bool wait_idle(milliseconds limit) {
@@ -206,8 +207,9 @@ TEST(HttpServer, AReaderThatStopsLosesItsAnswerAndHoldsNobodyUp) {
   ServerOptions options;
   options.http.timeouts.write = milliseconds(500);
   engine::EngineOptions engine_options;
-  engine_options.max_unread_events = 64;
+  engine_options.max_unread_events = 1000;
   Rig rig(options, engine_options);
+  rig.executor.delay.store(std::chrono::microseconds(200));
   Client stuck(rig.server->port(), 4096);
   stuck.request("POST", "/v1/completions", stream_body(1 << 19));
   stuck.read_until("data: ");
@@ -215,7 +217,9 @@ TEST(HttpServer, AReaderThatStopsLosesItsAnswerAndHoldsNobodyUp) {
   const std::string other = rig.ask("POST", "/v1/completions", stream_body(200));
   EXPECT_NE(other.find("[DONE]"), std::string::npos);
   ASSERT_TRUE(rig.wait_idle(milliseconds(10000)));
-  EXPECT_EQ(rig.service.metrics().requests_finished[static_cast<size_t>(engine::FinishReason::length)], 1);
+  EXPECT_EQ(
+      rig.service.metrics().requests_finished[static_cast<size_t>(engine::FinishReason::length)],
+      1);
   EXPECT_LT(rig.service.metrics().output_tokens, 100000);
 }
 
@@ -337,7 +341,9 @@ TEST(HttpServer, SlowRequestsTimeOut) {
   Client silent(rig.server->port());
   EXPECT_EQ(silent.read_all(), "");  // closed without a word
   rig.executor.delay.store(milliseconds(20));
-  EXPECT_EQ(status_of(rig.ask("POST", "/v1/completions", R"({"prompt": "x", "max_tokens": 90000})")), 408);
+  EXPECT_EQ(
+      status_of(rig.ask("POST", "/v1/completions", R"({"prompt": "x", "max_tokens": 90000})")),
+      408);
   ASSERT_TRUE(rig.wait_idle(milliseconds(5000)));
 }
 
@@ -349,7 +355,8 @@ TEST(HttpServer, OneConnectionServesManyAndPipelinedRequests) {
   client.send(three + "GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   const std::string answers = client.read_all();
   size_t count = 0;
-  for (size_t at = 0; (at = answers.find("{\"status\":\"ok\"}", at)) != std::string::npos; ++at) ++count;
+  for (size_t at = 0; (at = answers.find("{\"status\":\"ok\"}", at)) != std::string::npos; ++at)
+    ++count;
   EXPECT_EQ(count, 3u);
   EXPECT_NE(answers.find("404"), std::string::npos);
 }
@@ -361,15 +368,17 @@ TEST(HttpServer, SeveralPromptsAndChoicesStreamSideBySide) {
       R"({"prompt": ["ab", "cd"], "n": 2, "echo": true, "stream": true, "max_tokens": 3, "temperature": 0,
           "stream_options": {"include_usage": true}})");
   for (int index = 0; index < 4; ++index)
-    EXPECT_NE(answer.find(fmt::format("\"index\":{},\"text\":\"{}", index, index < 2 ? "ab" : "cd")),
-              std::string::npos)
+    EXPECT_NE(
+        answer.find(fmt::format("\"index\":{},\"text\":\"{}", index, index < 2 ? "ab" : "cd")),
+        std::string::npos)
         << answer;
   EXPECT_NE(answer.find("\"completion_tokens\":12"), std::string::npos) << answer;
 }
 
 TEST(HttpServer, TokenizeAndBack) {
   Rig rig;
-  const std::string tokens = rig.ask("POST", "/tokenize", R"({"prompt": "ab", "add_special_tokens": false,
+  const std::string tokens =
+      rig.ask("POST", "/tokenize", R"({"prompt": "ab", "add_special_tokens": false,
       "return_token_strs": true})");
   EXPECT_NE(tokens.find("\"max_model_len\":1048576"), std::string::npos) << tokens;
   EXPECT_NE(tokens.find("\"token_strs\":["), std::string::npos) << tokens;

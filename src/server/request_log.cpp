@@ -11,11 +11,10 @@ double rate(int64_t count, double seconds) {
   return seconds > 0 && count > 0 ? static_cast<double>(count) / seconds : 0.0;
 }
 
-// Lines stay lines, and terminals safe, whatever a client calls its path.
+// Lines stay lines, terminals safe and JSON UTF-8, whatever a client calls its path.
 std::string plain(const std::string& text) {
   std::string result;
-  for (const char c : text.substr(0, 200))
-    result += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+  for (const char c : text.substr(0, 200)) result += c >= 0x20 && c < 0x7f ? c : '?';
   return result.empty() ? "-" : result;
 }
 
@@ -54,7 +53,6 @@ std::string record_json(const RequestRecord& record) {
                                               {"decode_seconds", usage.decode_seconds}})
       entries.emplace_back(key, value);
   }
-  // A path may hold any bytes; JSON may not.
   const auto text = text::to_json(Value::map(std::move(entries)), {.ensure_ascii = true});
   return text ? *text : R"({"event":"request"})";
 }

@@ -1,5 +1,5 @@
 // Configuration files of `heddle serve`, TOML and JSON: any bytes must end in options or an error,
-// and what was taken prints as a file that gives the same again.
+// and what was taken can be printed.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
