@@ -150,6 +150,7 @@ int serve(ServeOptions& options, Log& log) {
   }
   auto runtime = server::Runtime::load(*path, runtime_options);
   if (!runtime) return report(runtime.error());
+  options.load.report_loaded(*path, (*runtime)->model());
   const auto& spec = (*runtime)->model().spec();
   log.say(
       fmt::format("model {} ({}, {} layers, {} MiB of weights, context {}), {} threads, {} kernels",
@@ -212,13 +213,15 @@ void add_option(CLI::App& command, const std::shared_ptr<ServeFlags>& flags, siz
         },
         help);
   } else {
+    const bool list = option.kind == ServeOption::Kind::list;
     added = command.add_option_function<std::vector<std::string>>(
         flag_names(option),
-        [flags, index](const std::vector<std::string>& values) { flags->given[index] = values; },
+        [flags, index, list](const std::vector<std::string>& values) {
+          flags->given[index] =
+              list ? values : ServeOption::Values{values.back()};  // the last wins
+        },
         help);
     added->type_name(option.metavar)->type_size(1)->allow_extra_args(false);
-    if (option.kind != ServeOption::Kind::list)
-      added->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
   added->group(option.group);
 }
