@@ -118,7 +118,9 @@ size_t HttpRequestParser::feed_head(std::string_view bytes) {
     fail(400, "this is not HTTP");
     return bytes.size();
   }
-  for (size_t i = before; i < head_.size(); ++i) {
+  // A blank line ends the head; look for it where it may have been cut. What follows is the body's.
+  const size_t end = head_.find(kEnd, before < kEnd.size() ? 0 : before - kEnd.size() + 1);
+  for (size_t i = before; i < std::min(end, head_.size()); ++i) {
     if (head_[i] != '\n' || head_[i - 1] == '\r') continue;
     fail(400, "a line of the head does not end in CR LF");
     return bytes.size();
@@ -130,8 +132,6 @@ size_t HttpRequestParser::feed_head(std::string_view bytes) {
                           limits_.target_bytes + int64_t{kMethodBytes}));
     return bytes.size();
   }
-  // A blank line ends the head; look for it where it may have been cut.
-  const size_t end = head_.find(kEnd, before < kEnd.size() ? 0 : before - kEnd.size() + 1);
   if (end == std::string::npos) {
     if (head_.size() >= limit)
       fail(431, fmt::format("request line and headers have more than {} bytes", limit));

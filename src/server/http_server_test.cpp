@@ -53,6 +53,7 @@ class ClockExecutor : public engine::Executor {
 text::Tokenizer byte_tokenizer() {
   text::GgufTokenizerMetadata m;
   m.model = "llama";
+  m.add_space_prefix = false;
   const auto add = [&](const std::string& text, int32_t type) {
     m.tokens.push_back(text);
     m.scores.push_back(0);

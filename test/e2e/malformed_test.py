@@ -261,14 +261,17 @@ def main():
         print("SKIPPED: the real model is not in HEDDLE_MODELS_DIR")
         return
     cases = [case for group in (framing, endpoints, syntax, fields, tokens) for case in group()]
-    assert len({name for name, _ in cases}) == len(cases), "two kinds have one name"
+    assert len({raw for _, raw in cases}) == len(cases), "two kinds send the same"
     assert len(cases) >= 200, len(cases)
     server = Server(args.heddle, model, "--max-sequences", "4")
     ask = lambda: server.chat([user("What is the capital of France?")], temperature=0, max_tokens=16)["choices"][0]["message"]["content"]
     before, descriptors = ask(), server.descriptors()
     failures = []
     for name, raw in cases:
+        begin = time.monotonic()
         failure = check(name, send(server.port, raw))
+        if time.monotonic() - begin > 5:
+            print(f"slow: {name} took {time.monotonic() - begin:.1f} s", flush=True)
         if failure is None and server.process.poll() is not None:
             failure = f"{name}: the server ended"
         if failure:
