@@ -11,7 +11,7 @@ TEST(MetricsText, HistogramsAreCumulative) {
   const double bounds[] = {1, 2};
   engine::Histogram histogram(bounds);
   for (const double value : {0.5, 1.0, 1.5, 9.0}) histogram.observe(value);
-  MetricsWriter out({{"model_name", "m"}});
+  MetricsWriter out(MetricsWriter::Labels{{"model_name", "m"}});
   out.histogram("x", histogram, "What it is");
   EXPECT_EQ(out.text(),
             "# HELP heddle:x What it is.\n# TYPE heddle:x histogram\n"
@@ -23,7 +23,7 @@ TEST(MetricsText, HistogramsAreCumulative) {
 }
 
 TEST(MetricsText, LabelsAreEscaped) {
-  MetricsWriter out({{"model_name", "a\"b\\c\nd"}});
+  MetricsWriter out(MetricsWriter::Labels{{"model_name", "a\"b\\c\nd"}});
   out.family("x", "gauge", "X");
   out.sample(int64_t{1});
   EXPECT_NE(out.text().find("heddle:x{model_name=\"a\\\"b\\\\c\\nd\"} 1\n"), std::string::npos)
