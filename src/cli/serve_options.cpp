@@ -318,18 +318,23 @@ Result<OptionValues> parse_toml_config(const std::string& text, const std::strin
   }
   for (const CLI::ConfigItem& item : items) {
     if (item.name == "++" || item.name == "--") continue;  // CLI11's marks of a section's ends
+    for (const std::string& input : item.inputs)
+      if (input.find('\\') != std::string::npos)
+        return fail(
+            "{}: {}: there is a backslash, and escapes are not read here: a text in "
+            "the other kind of quotes or a JSON file is expected",
+            name, item.fullname());
     HEDDLE_TRY_STATUS(set_key(values, item.fullname(), item.inputs, name));
   }
   return values;
 }
 
-std::string quoted(const std::string& text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') result += '\\';
-    result += c;
-  }
-  return result + "\"";
+// As the files are read: between quotes that the text has not, without escapes.
+std::optional<std::string> quoted(const std::string& text) {
+  if (text.find_first_of("\\\n\r") != std::string::npos) return std::nullopt;
+  for (const char quote : {'"', '\''})
+    if (text.find(quote) == std::string::npos) return quote + text + quote;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -432,8 +437,10 @@ std::string config_text(const ResolvedOptions& resolved) {
     }
     const bool bare =
         option.kind == Kind::integer || option.kind == Kind::number || option.kind == Kind::toggle;
-    text += fmt::format("{} = {}  # {}\n", option.key(), bare ? values[0] : quoted(values[0]),
-                        resolved.sources[i]);
+    const auto value = bare ? std::optional(values[0]) : quoted(values[0]);
+    text += value ? fmt::format("{} = {}  # {}\n", option.key(), *value, resolved.sources[i])
+                  : fmt::format("# {}: a text for a JSON file  # {}\n", option.key(),
+                                resolved.sources[i]);
   }
   return text;
 }

@@ -70,13 +70,14 @@ TEST(ServeOptions, BadValuesSayWhatIsExpected) {
   EXPECT_NE(error_of("dtype = \"f64\"\n").find("'auto', 'f32'"), std::string::npos);
   EXPECT_NE(error_of("prefix_cache = \"maybe\"\n").find("true or false"), std::string::npos);
   EXPECT_NE(error_of("request_timeout = nan\n").find("a number"), std::string::npos);
+  EXPECT_NE(error_of("name = \"a\\\"b\"\n").find("escapes are not read"), std::string::npos);
   EXPECT_NE(error_of("{").find("no JSON object"), std::string::npos);
   EXPECT_NE(error_of(R"({"port": {"a": 1}})").find("a number"), std::string::npos);
 }
 
 TEST(ServeOptions, PrintedConfigurationGivesItselfAgain) {
   const auto first =
-      from_config("port = 77\nlog_format = \"json\"\nname = \"a\\\"b\"\nshared_cache = true\n");
+      from_config("port = 77\nlog_format = \"json\"\nname = 'a\"b'\nshared_cache = true\n");
   ASSERT_TRUE(first.has_value()) << first.error().message;
   const std::string text = config_text(*first);
   const auto second = from_config(text);

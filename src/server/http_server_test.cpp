@@ -261,7 +261,8 @@ TEST(HttpServer, EveryEndpointButHealthWantsTheKey) {
   ServerOptions options;
   options.api_keys = {"first-key", "second-key"};
   Rig rig(options);
-  for (const char* path : {"/v1/models", "/v1/models/clock", "/metrics", "/", "/nothing"}) {
+  for (const char* path :
+       {"/v1/models", "/v1/models/clock", "/metrics", "/page/nothing", "/nothing"}) {
     EXPECT_EQ(status_of(rig.ask("GET", path)), 401) << path;
     EXPECT_EQ(status_of(rig.ask("GET", path, "", "first-ke")), 401) << path;
     EXPECT_EQ(status_of(rig.ask("GET", path, "", "first-key1")), 401) << path;
@@ -269,6 +270,10 @@ TEST(HttpServer, EveryEndpointButHealthWantsTheKey) {
   for (const char* path : {"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"})
     EXPECT_EQ(status_of(rig.ask("POST", path, "{}")), 401) << path;
   EXPECT_EQ(status_of(rig.ask("GET", "/health")), 200);
+  // The page's files are the same for everybody.
+  EXPECT_EQ(status_of(rig.ask("GET", "/")), 200);
+  EXPECT_EQ(status_of(rig.ask("GET", "/page/app.js")), 200);
+  EXPECT_EQ(status_of(rig.ask("POST", "/", "{}")), 401);
   EXPECT_EQ(status_of(rig.ask("GET", "/v1/models", "", "first-key")), 200);
   EXPECT_EQ(status_of(rig.ask("GET", "/metrics", "", "second-key")), 200);
 }
