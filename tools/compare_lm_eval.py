@@ -119,7 +119,7 @@ def main():
     args = parser.parse_args()
     try:
         from lm_eval_test import expected_scores
-        from server_test import Server
+        from serving import Server
     except ModuleNotFoundError as error:
         sys.exit(f"{error}: run this with build/venv/bin/python3, which ./test.sh slow makes")
     prepare_venv()

@@ -179,10 +179,11 @@ std::string Answer::run(HttpExchange& exchange) {
     end_early();
   }
   exchange.on_gone(nullptr);
+  const std::string reason = parts_[0].choice.finish_reason;  // finish() takes the choices
   if (!left) finish(exchange);
   if (exchange.stalled()) return "slow_reader";
   if (left) return "disconnected";
-  return failure_.empty() ? parts_[0].choice.finish_reason : failure_;
+  return failure_.empty() ? reason : failure_;
 }
 
 }  // namespace heddle::server

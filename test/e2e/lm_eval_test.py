@@ -47,7 +47,7 @@ def score_of(choice, context):
 
 
 def main():
-    from server_test import MODEL, Server
+    from serving import MODEL, Server
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--heddle", required=True)

@@ -13,7 +13,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from server_test import MODEL, Server  # noqa: E402
+from serving import MODEL, Server  # noqa: E402
 
 # What a model might write to break out of its text.
 HOSTILE = """<img src=x onerror="window.hacked=1"> <script>window.hacked=1</script> [click](javascript:window.hacked=1)

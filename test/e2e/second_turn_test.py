@@ -11,7 +11,7 @@ import os
 import pathlib
 import time
 
-from server_test import Server
+from serving import Server
 
 PARAGRAPH = ("The warp is strung on the loom under tension, thread beside thread, and every thread passes through the eye of a "
              "heddle. When the weaver lifts one shaft, half of the threads rise, and the shuttle carries the weft beneath them. ")
