@@ -5,8 +5,9 @@ usage: tools/load_test.py --heddle BINARY --model MODEL [--clients 64] [--second
 
 Starts a server of its own. Every client sends one streaming chat after the other (prompts that share beginnings, of different
 lengths) and checks each answer: status 200, events that parse, a finish reason, usage, [DONE]. Fails on any error; if resident
-memory at the end is more than 5% + 16 MiB above what it was after a third of the time; if a descriptor or a request is left; or
-if the server does not end with status 0 on SIGTERM (under AddressSanitizer: without leaks).
+memory at the end is more than the server has said at its start plus 64 MiB for program and vocabulary, or, from 30 seconds on,
+more than 5% + 16 MiB above what it was after a third of the time, when the prefix cache is full; if a descriptor or a request is
+left; or if the server does not end with status 0 on SIGTERM (under AddressSanitizer: without leaks).
 
 With --slow-reader instead: four readers and a fifth client, which reads too in every odd round and stops reading in every even
 one. Fails if the 95th percentile of the four readers' time between tokens is more than 10% higher in the even rounds (median
@@ -17,13 +18,15 @@ Prints one JSON object.
 import argparse
 import asyncio
 import json
-
+import pathlib
 import random
+import re
 import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 WORDS = ("river mountain window paper engine garden silver winter morning letter bridge forest market island "
@@ -103,7 +106,7 @@ def chat(rng, max_tokens):
             "max_tokens": max_tokens, "temperature": 0.8, "seed": rng.getrandbits(31), "ignore_eos": True}
 
 
-async def load(port, clients, seconds):
+async def load(port, clients, seconds, planned):
     times, totals, errors = {"first": [], "next": []}, {"requests": 0, "tokens": 0}, []
     start = time.monotonic()
     end = start + seconds
@@ -112,7 +115,8 @@ async def load(port, clients, seconds):
         rng = random.Random(number)
         while time.monotonic() < end and len(errors) < 20:
             try:
-                totals["tokens"] += await stream(port, chat(rng, rng.randint(4, 32)), times)
+                tokens = await stream(port, chat(rng, rng.randint(4, 32)), times)
+                totals["tokens"] += tokens
                 totals["requests"] += 1
             except (Failure, OSError, ValueError, KeyError) as error:
                 errors.append(f"client {number}: {error!r}"[:300])
@@ -134,7 +138,10 @@ async def load(port, clients, seconds):
     report["resident_mib"] = {"warm": int(warm[resident]) >> 20, "end": int(after[resident]) >> 20}
     report["left"] = {"running": after["heddle:num_requests_running"], "waiting": after["heddle:num_requests_waiting"],
                       "reserved_bytes": after["heddle:state_reserved_bytes"], "connections": after["heddle:http_connections"] - 1}
-    if after[resident] > warm[resident] * 1.05 + (16 << 20):
+    report["resident_mib"]["planned"] = planned >> 20
+    if after[resident] > planned + (64 << 20):
+        errors.append("resident memory is more than planned")
+    if seconds >= 30 and after[resident] > warm[resident] * 1.05 + (16 << 20):
         errors.append("resident memory has grown")
     if any(report["left"].values()):
         errors.append("something is left")
@@ -189,7 +196,7 @@ async def slow_reader(port, seconds, pairs=3):
     return report, errors, (await metrics(port))["process_open_fds"]
 
 
-async def drive(args, port, process):
+async def drive(args, port, process, log):
     for _ in range(1200):
         if process.poll() is not None:
             raise Failure("the server ended at start")
@@ -200,7 +207,9 @@ async def drive(args, port, process):
             await asyncio.sleep(0.1)
     else:
         raise Failure("the server did not become ready")
-    run = slow_reader(port, args.seconds) if args.slow_reader else load(port, args.clients, args.seconds)
+    plan = re.search(r"weights (\d+) MiB, working memory (\d+) MiB, state (\d+) MiB", pathlib.Path(log).read_text(encoding="utf-8"))
+    planned = sum(int(part) for part in plan.groups()) << 20
+    run = slow_reader(port, args.seconds) if args.slow_reader else load(port, args.clients, args.seconds, planned)
     report, errors, after = await run
     report["descriptors"] = {"before": int(before), "after": int(after)}
     if after > before:
@@ -219,19 +228,19 @@ def main():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([args.heddle, "serve", "--model", args.model, "--port", str(port), "--state-gib", "0.3"],
-                               stdout=subprocess.DEVNULL)
-    try:
-        report, errors = asyncio.run(drive(args, port, process))
-        process.send_signal(signal.SIGTERM)
-        report["exit_status"] = process.wait(60)
-        if report["exit_status"] != 0:
-            errors.append(f"the server ended with status {report['exit_status']}")
-    except Failure as failure:
-        report, errors = {}, [str(failure)]
-    finally:
-        if process.poll() is None:
-            process.kill()
+    with tempfile.NamedTemporaryFile() as log:
+        process = subprocess.Popen([args.heddle, "serve", "--model", args.model, "--port", str(port), "--state-gib", "0.3"], stdout=log)
+        try:
+            report, errors = asyncio.run(drive(args, port, process, log.name))
+            process.send_signal(signal.SIGTERM)
+            report["exit_status"] = process.wait(60)
+            if report["exit_status"] != 0:
+                errors.append(f"the server ended with status {report['exit_status']}")
+        except Failure as failure:
+            report, errors = {}, [str(failure)]
+        finally:
+            if process.poll() is None:
+                process.kill()
     for error in errors[:20]:
         print(error, file=sys.stderr)
     print(json.dumps(report))

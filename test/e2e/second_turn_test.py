@@ -54,7 +54,8 @@ def completion_turns(index):
 
 
 def check(heddle, model, turns):
-    server = Server(heddle, model)
+    keys = ["a"] + [f"cold-{index}" for index in range(TURNS)]
+    server = Server(heddle, model, *[flag for key in keys for flag in ("--api-key", key)])
     best = None
     for index in range(TURNS):
         steps = turns(index)
@@ -63,7 +64,7 @@ def check(heddle, model, turns):
         path, body = steps.send(answer)
         usage, timings, text, seconds = ask(server, path, body, "a")
         # Another key shares nothing: the same prompt from its beginning.
-        cold_usage, cold_timings, cold_text, cold_seconds = ask(server, path, body, f"cold {index}")
+        cold_usage, cold_timings, cold_text, cold_seconds = ask(server, path, body, f"cold-{index}")
         cached = usage["prompt_tokens_details"]["cached_tokens"]
         new = usage["prompt_tokens"] - cached
         assert cached >= first_usage["prompt_tokens"] - 1, (usage, first_usage)
