@@ -152,7 +152,11 @@ def main():
     if args.record:
         lengths = {json.dumps(ids): len(context) for ids, context in zip(wholes, contexts)}
         kept = [{"body": record["body"], "context": lengths[json.dumps(record["body"]["prompt"][0])]} for record in records]
-        args.record.write_text("".join(json.dumps(record) + "\n" for record in kept[:: max(1, len(kept) // 16)][:16]))
+        # A few of all lengths, and those that greedy decoding would say, which are rare.
+        likeliest = {json.dumps(ids) for ids, (_, is_greedy) in zip(wholes, expected) if is_greedy}
+        few = [record for i, record in enumerate(kept)
+               if i % max(1, len(kept) // 12) == 0 or json.dumps(record["body"]["prompt"][0]) in likeliest]
+        args.record.write_text("".join(json.dumps(record) + "\n" for record in few))
     print(json.dumps({"model": args.model.name, "requests": len(records), "scores": len(scores), "worst_relative": worst,
                       "is_greedy_differences": greedy, "is_greedy_true": sum(g for _, g in scores), "ids_equal": sent == asked,
                       "acc": results["acc,none"], "acc_norm": results["acc_norm,none"]}))

@@ -75,10 +75,9 @@ TextDelta Generation::take(const engine::Event& event) {
         std::find(stop_tokens.begin(), stop_tokens.end(), event.sample.token) != stop_tokens.end();
     delta.token_count = 1;
     if (stops_.stopped()) return delta;
-    if (!is_stop) {
-      delta.text = stops_.push(decoder_.push(event.sample.token));
-      if (request_.engine.sampling.logprobs >= 0) delta.tokens.push_back(scored(event.sample));
-    }
+    // The token that ends the answer has no text, but a score: there are as many as output tokens.
+    if (!is_stop) delta.text = stops_.push(decoder_.push(event.sample.token));
+    if (request_.engine.sampling.logprobs >= 0) delta.tokens.push_back(scored(event.sample));
     if (stops_.stopped()) stream_->cancel();
   } else if (event.kind == engine::Event::Kind::finished) {
     delta.finished = true;

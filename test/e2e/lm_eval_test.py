@@ -56,9 +56,6 @@ def main():
     if not os.environ.get("HEDDLE_MODELS_DIR") or not model.exists():
         print(f"SKIPPED: {MODEL} is not in HEDDLE_MODELS_DIR")
         return
-    if not (FOLDER / "requests.jsonl").exists():
-        print("SKIPPED: no recorded requests (tools/compare_lm_eval.py --record test/e2e/lm_eval/requests.jsonl)")
-        return
     records = [json.loads(line) for line in (FOLDER / "requests.jsonl").read_text().splitlines()]
     server = Server(args.heddle, model)
     scores = []

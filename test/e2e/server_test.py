@@ -93,6 +93,12 @@ def test_stops_and_logprobs(server):
 def test_completions(server):
     status, text = server.request("POST", "/v1/completions", {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 2})
     assert status == 200 and "Paris" in json.loads(text)["choices"][0]["text"], text
+    # A token that ends the answer has no text, but its score is there: clients count on one for each token.
+    ended = server.post("/v1/completions", prompt="Question: In which season does snow usually fall?\nAnswer: spring", temperature=0,
+                        logprobs=1)
+    choice = ended["choices"][0]
+    assert choice["finish_reason"] == "stop" and choice["logprobs"]["tokens"][-1] == "<|im_end|>", choice
+    assert len(choice["logprobs"]["token_logprobs"]) == ended["usage"]["completion_tokens"]
     status, text = server.request("POST", "/v1/completions", {"prompt": ["The capital of France is", "One two three"], "echo": True,
                                                               "logprobs": 1, "max_tokens": 0})
     assert status == 200, text
