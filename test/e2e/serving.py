@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -35,12 +36,13 @@ class Server:
 
     def __init__(self, heddle, model, *flags, env=None):
         self.port = free_port()
+        self.log = tempfile.TemporaryFile()  # a pipe that nobody reads would fill up, and the server wait
         self.process = subprocess.Popen([heddle, "serve", "--model", str(model), "--port", str(self.port), *flags],
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        stdout=self.log, stderr=subprocess.STDOUT,
                                         env={**os.environ, **(env or {})})
         for _ in range(600):
             if self.process.poll() is not None:
-                sys.exit(f"the server ended at start:\n{self.process.stdout.read()}")
+                sys.exit(f"the server ended at start:\n{self.printed()}")
             try:
                 if self.request("GET", "/health")[0] == 200:
                     return
@@ -80,9 +82,14 @@ class Server:
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def printed(self):
+        self.log.seek(0)
+        return self.log.read().decode("utf-8", "replace")
+
     def stop(self):
         """Ends it with SIGTERM; returns what it has printed."""
         self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=60)
+        self.process.wait(60)
+        output = self.printed()
         assert self.process.returncode == 0, f"exit {self.process.returncode}\n{output}"
         return output
