@@ -110,9 +110,10 @@ size_t HttpRequestParser::feed_head(std::string_view bytes) {
   const size_t before = head_.size();
   const auto limit = static_cast<size_t>(limits_.head_bytes);
   head_.append(bytes.substr(0, limit + kEnd.size() - std::min(before, limit)));
-  if (before == 0 && head_.starts_with("\r\n")) {  // left behind by some clients after a body
+  if (head_ == "\r") return 1 - before;
+  if (head_.starts_with("\r\n")) {  // left behind by some clients after a body
     head_.clear();
-    return 2;
+    return 2 - before;
   }
   if (!is_token_char(head_[0])) {
     fail(400, "this is not HTTP");

@@ -21,7 +21,8 @@ constexpr std::string_view kPost =
     "POST /v1/x%41?q=1 HTTP/1.1\r\nHost: a\r\nX-Thing:  v \r\nContent-Length: 5\r\n\r\nhello";
 
 TEST(HttpParser, ReadsARequestHoweverItIsCut) {
-  const std::string two = std::string(kPost) + "GET / HTTP/1.1\r\nHost: b\r\n\r\n";
+  // Some clients leave an empty line behind.
+  const std::string two = "\r\n" + std::string(kPost) + "GET / HTTP/1.1\r\nHost: b\r\n\r\n";
   Rng rng(1);
   for (int round = 0; round < 50; ++round) {
     HttpRequestParser parser{HttpLimits{}};
@@ -32,7 +33,7 @@ TEST(HttpParser, ReadsARequestHoweverItIsCut) {
       ASSERT_NE(parser.state(), State::failed) << parser.failure().message;
       at += used;
     }
-    EXPECT_EQ(at, kPost.size());  // the second request is left
+    EXPECT_EQ(at, 2 + kPost.size());  // the second request is left
     EXPECT_EQ(parser.request().path, "/v1/xA");
     EXPECT_EQ(parser.request().query, "q=1");
     EXPECT_EQ(*parser.request().header("x-thing"), "v");
