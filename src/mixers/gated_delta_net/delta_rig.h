@@ -49,6 +49,17 @@ struct Step {
 using Row = std::vector<float>;
 using Rows = std::vector<Row>;
 
+// The arguments of a kernel that come from sizes and weights; both must outlive them.
+inline MixArgs weight_args(const Sizes& sizes, const Weights& weights) {
+  MixArgs args;
+  args.sizes = &sizes;
+  args.conv = weights.conv.data();
+  args.decay = weights.decay.data();
+  args.dt_bias = weights.dt_bias.data();
+  args.norm = weights.norm.data();
+  return args;
+}
+
 class DeltaRig {
  public:
   DeltaRig(const Sizes& sizes, backend::KernelSet kernels, int threads, Inputs inputs = {})
@@ -113,15 +124,7 @@ class DeltaRig {
     return run(segments, positions, x, views);
   }
 
-  MixArgs weight_args() const {
-    MixArgs args;
-    args.sizes = &s;
-    args.conv = weights.conv.data();
-    args.decay = weights.decay.data();
-    args.dt_bias = weights.dt_bias.data();
-    args.norm = weights.norm.data();
-    return args;
-  }
+  MixArgs weight_args() const { return gated_delta_net::weight_args(s, weights); }
 
   // Feeds `tokens` in chunks and commits them.
   Rows feed(state::SequenceState& sequence, std::span<const int32_t> tokens, int64_t chunk) {

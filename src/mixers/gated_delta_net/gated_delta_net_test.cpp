@@ -263,12 +263,7 @@ Rows whole_mixer(const test::MixerRig& rig, const Sizes& s, const std::vector<in
     for (const char* name : {"qkv_proj", "z_proj", "b_proj", "a_proj"})
       multiply(name, {row.begin(), row.end()}, inputs.back());
   }
-  MixArgs args;
-  args.sizes = &s;
-  args.conv = weights.conv.data();
-  args.decay = weights.decay.data();
-  args.dt_bias = weights.dt_bias.data();
-  args.norm = weights.norm.data();
+  const MixArgs args = weight_args(s, weights);
   Rows result;
   for (const auto& mixed : recurrence<T>(args, inputs)) {
     std::vector<T> y;
