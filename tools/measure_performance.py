@@ -50,7 +50,7 @@ def hardware():
             "threads_per_core": cpu.get("Thread(s) per core", "?"), "caches": {level: cpu[f"{level} cache"] for level in ("L1d", "L2", "L3")
                                                                              if f"{level} cache" in cpu},
             "memory_gib": round(int(memory.group(1)) / 2**20, 1) if memory else None, "virtual": cpu.get("Hypervisor vendor", ""),
-            "isa": [flag for flag in ISA if flag in flags], "kernel": platform.release(), "commit": commit}
+            "isa": [flag for flag in ISA if flag in flags], "commit": commit}
 
 
 def main():

@@ -59,7 +59,7 @@ def hardware_section(data):
     rows = [["date", h["date"]], ["CPU", f"{h['cpu']} (family/model/stepping {h['family']})"],
             ["cores", f"{h['cores']}, {h['threads_per_core']} thread(s) each" + (f", virtual ({h['virtual']})" if h["virtual"] else "")],
             ["caches", ", ".join(f"{level} {size}" for level, size in h["caches"].items())], ["memory", f"{h['memory_gib']} GiB"],
-            ["instructions", ", ".join(h["isa"]) or "baseline"], ["kernel", h["kernel"]]]
+            ["instructions", ", ".join(h["isa"]) or "baseline"]]
     machines = [line["machine"] for name in ("kernels", "steps", "llamacpp") for line in read(data / f"{name}.jsonl") if line.get("machine")]
     if machines:
         spread = lambda key: f"{number(middle(m[key] for m in machines))} ({number(min(m[key] for m in machines))} to " \
