@@ -8,7 +8,8 @@
 //                  k
 // The chain of one output is the same whatever the tile, the batch or the thread, hence equal
 // bits. Decode streams every tile once (floor: bytes / bandwidth); prefill keeps a group of tiles
-// in the second-level cache while all tokens pass (floor: multiply-adds / peak).
+// in the second-level cache while all tokens pass, or under AVX-512 a panel of them in the first
+// (matmul_panel-inl.h; floor: multiply-adds / peak).
 #include <hwy/cache_control.h>
 
 #include <algorithm>

@@ -2,10 +2,10 @@
 // the parser behind it is reached. What is accepted must encode to the same conversation.
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <vector>
 
 #include "server/conversation_file.h"
+#include "test/fuzz/sealed.h"
 
 namespace {
 
@@ -24,13 +24,6 @@ void try_decode(const std::vector<std::byte>& bytes) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  std::vector<std::byte> bytes(size);
-  if (size > 0) std::memcpy(bytes.data(), data, size);
-  try_decode(bytes);
-  if (size <= 16) return 0;
-  const Hash128 checksum = hash128(std::span(bytes).first(size - 16));
-  std::memcpy(bytes.data() + size - 16, &checksum.low, 8);
-  std::memcpy(bytes.data() + size - 8, &checksum.high, 8);
-  try_decode(bytes);
+  heddle::test::as_is_and_sealed(data, size, try_decode);
   return 0;
 }
