@@ -107,6 +107,9 @@ LineEditor::Outcome LineEditor::read(const char* prompt, std::string& line) {
   }
   prompt_ = prompt;
   cancelled_ = false;
+  // The editor would show the prompt first and set the terminal up with the first key: a Ctrl-D
+  // typed in between was lost, and a Ctrl-C there was a signal.
+  ::el_set(editor_, EL_PREP_TERM, 1);
   int count = 0;
   const char* text = ::el_gets(editor_, &count);
   if (cancelled_) {

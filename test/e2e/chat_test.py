@@ -10,6 +10,7 @@ import re
 import stat
 import subprocess
 import tempfile
+import termios
 
 import pexpect
 
@@ -29,6 +30,9 @@ class Terminal:
     def prompt(self):
         """Waits for the prompt; what was printed before it, without the editor's control sequences."""
         self.child.expect(r"\n(?:\x1b\[[0-9;?]*[a-zA-Z]|\r)*> ")
+        # Keys typed from now on are the editor's: the terminal must not take a Ctrl-D or a Ctrl-C for itself.
+        modes = termios.tcgetattr(self.child.child_fd)[3]
+        assert not modes & (termios.ICANON | termios.ISIG), oct(modes)
         return plain(self.child.before)
 
     def say(self, text):
