@@ -1,6 +1,6 @@
 # How a test becomes a target and a ctest entry. Labels: fast (all of them under a minute on two cores), slow (real
-# models, goldens, end to end), gpu (needs an accelerator). Targets fast_tests and slow_tests build all of one label;
-# threaded_tests those worth a ThreadSanitizer build.
+# models, goldens, end to end; with HEDDLE_FUZZ the fuzzers and nothing else), gpu (needs an accelerator). Targets fast_tests and
+# slow_tests build all of one label; threaded_tests those worth a ThreadSanitizer build.
 # Without the libraries of the package group "test" the program alone is built.
 find_package(GTest QUIET)
 find_package(rapidcheck QUIET)
@@ -23,7 +23,7 @@ file(WRITE ${CMAKE_BINARY_DIR}/threaded_suites "^(${pattern})_test\\.")
 
 # heddle_test(TARGET LABEL SOURCES LIBS...)
 function(heddle_test target label sources)
-  if(NOT sources)
+  if(NOT sources OR HEDDLE_FUZZ)
     return()
   endif()
   add_executable(${target} ${sources})

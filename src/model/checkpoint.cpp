@@ -134,8 +134,8 @@ Hash128 Checkpoint::hash() const {
   for (const auto& [name, tensor] : tensors().all()) {
     table +=
         fmt::format("{} {} {}\n", name, dtype_info(tensor.dtype).name, shape_text(tensor.shape));
-    const auto add = [&](int64_t begin, int64_t end) {
-      pieces.push_back(hash64({tensor.data + begin, static_cast<size_t>(end - begin)}));
+    const auto add = [&pieces, data = tensor.data](int64_t begin, int64_t end) {
+      pieces.push_back(hash64({data + begin, static_cast<size_t>(end - begin)}));
     };
     if (tensor.bytes <= kWhole) {
       add(0, tensor.bytes);
