@@ -2,11 +2,11 @@
 """Measures everything that docs/performance.md shows, and writes the page.
 
 usage: tools/measure_performance.py [--peer DIR] [--models FILE.gguf...] [--heddle BINARY] [--threads 2] [--resume]
-           [--stages hardware,kernels,steps,loading,llamacpp] [--out docs/performance]
+           [--stages hardware,kernels,steps,loading,llamacpp] [--out docs/performance/MACHINE]
 
 Stages: hardware (what the machine is), kernels (`heddle bench kernels`), steps (`heddle bench --profile` of every model), loading
 (tools/measure_loading.py), llamacpp (tools/compare_llamacpp.py; needs --peer). Each writes OUT/STAGE.jsonl; stages that are not
-named keep theirs. An hour on two cores, of which the comparison is most; nothing else should run meanwhile. --resume goes on with
+named keep theirs. OUT is by default named after the processor: VENDOR-FAMILY-MODEL. An hour on two cores, of which the comparison is most; nothing else should run meanwhile. --resume goes on with
 a comparison that was cut off.
 """
 import argparse
@@ -53,6 +53,12 @@ def hardware():
             "isa": [flag for flag in ISA if flag in flags], "commit": commit}
 
 
+def machine_name():
+    cpu = lscpu()
+    vendor = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}.get(cpu.get("Vendor ID"), cpu.get("Vendor ID", platform.machine()).lower())
+    return "-".join([vendor, *(cpu[key] for key in ("CPU family", "Model") if key in cpu)])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=pathlib.Path)
@@ -61,7 +67,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--stages", type=lambda text: text.split(","), default=STAGES)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "performance")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "performance" / machine_name())
     args = parser.parse_args()
     unknown = [stage for stage in args.stages if stage not in STAGES]
     if unknown:
@@ -87,7 +93,7 @@ def main():
                    "--out", args.out / "llamacpp.jsonl", *(["--resume"] if args.resume else [])]
         # A missed bar is a result, and the page shows it.
         subprocess.run([str(part) for part in command])
-    return subprocess.run([TOOLS / "write_performance.py", "--data", args.out]).returncode
+    return subprocess.run([TOOLS / "write_performance.py", "--data", args.out.parent]).returncode
 
 
 if __name__ == "__main__":

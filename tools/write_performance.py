@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/performance.md from the measurements in docs/performance/*.jsonl.
+"""Writes docs/performance.md from the measurements in docs/performance/MACHINE/*.jsonl.
 
 usage: tools/write_performance.py [--data docs/performance] [--page docs/performance.md] [--check]
 
@@ -16,13 +16,13 @@ import compare_llamacpp  # noqa: E402 (beside this file)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAD = """# Performance
 
-Written by `tools/write_performance.py` from the JSON lines in `docs/performance/`: change those, not this page. To measure again, on an
-idle machine:
+Written by `tools/write_performance.py` from the JSON lines in `docs/performance/MACHINE/`: change those, not this page. To measure again,
+on an idle machine:
 
 ```
 cmake --preset release && cmake --build --preset release --target heddle
 tools/measure_performance.py --peer PEER --models MODEL.gguf...      # everything below, an hour; --stages for a part of it
-tools/compare_llamacpp.py --table docs/performance/llamacpp.jsonl    # the verdict over docs/performance/bars.json
+tools/compare_llamacpp.py --table docs/performance/MACHINE/llamacpp.jsonl    # the verdict over docs/performance/bars.json
 ```
 
 PEER is a folder with `llama-bench` of llama.cpp, built on the same machine. A share of the limit is always of a limit measured in the
@@ -52,10 +52,7 @@ def middle(values):
 
 
 def hardware_section(data):
-    lines = read(data / "hardware.jsonl")
-    if not lines:
-        return None
-    h = lines[0]
+    h = read(data / "hardware.jsonl")[0]
     rows = [["date", h["date"]], ["CPU", f"{h['cpu']} (family/model/stepping {h['family']})"],
             ["cores", f"{h['cores']}, {h['threads_per_core']} thread(s) each" + (f", virtual ({h['virtual']})" if h["virtual"] else "")],
             ["caches", ", ".join(f"{level} {size}" for level, size in h["caches"].items())], ["memory", f"{h['memory_gib']} GiB"],
@@ -69,7 +66,7 @@ def hardware_section(data):
         note = f"\n\nThe limits are medians (and ranges) of {len(machines)} measurements with {machines[0]['threads']} threads, one by every process below."
     else:
         note = ""
-    return "## The machine\n\n" + table(["", ""], rows) + note
+    return f"## {h['cpu']}, family {h['family'].split('/')[0]}\n\n" + table(["", ""], rows) + note
 
 
 def llamacpp_section(data, bars):
@@ -95,7 +92,7 @@ def llamacpp_section(data, bars):
     text += table(head, rows)
     for line, word in compare_llamacpp.any_verdicts(bars, results):
         text += f"\n\n{line}: {word}."
-    return "## Against llama.cpp\n\n" + text
+    return "### Against llama.cpp\n\n" + text
 
 
 def step_models(lines):
@@ -119,7 +116,7 @@ def limit_section(data):
                              number(line["limit_tokens_per_s"]), f"**{line['limit_percent']:.0f}%**", line["limit"]])
     if not rows:
         return None
-    return ("## Against the machine\n\nTokens per second of `heddle bench`, and what the limit would allow.\n\n"
+    return ("### Against the machine\n\nTokens per second of `heddle bench`, and what the limit would allow.\n\n"
             + table(["model", "test", "depth", "Heddle", "limit", "share", "of"], rows))
 
 
@@ -147,10 +144,10 @@ def profile_section(data):
                 rows.append(row)
         rows.append(["all, ms"] + [number(1e3 * totals[column]) for column in order])
         if order:
-            tables.append(f"### {model}\n\n" + table(["part"] + order, rows))
+            tables.append(f"#### {model}\n\n" + table(["part"] + order, rows))
     if not tables:
         return None
-    return ("## Where the time goes\n\nShares of each part of the model in `heddle bench --profile`, and what share of the part's own limit that is: a part "
+    return ("### Where the time goes\n\nShares of each part of the model in `heddle bench --profile`, and what share of the part's own limit that is: a part "
             "whose limit share is high has little left to give, one with a large share of the time and a low share of its limit is where time is "
             "lost.\n\n" + "\n\n".join(tables))
 
@@ -165,7 +162,7 @@ def kernel_section(data):
         error = f"{line['error_over_budget']:.2f}" if "error_over_budget" in line else ""
         rows.append([line["kernel"], line["shape"], line["tokens"], f"{number(us['median'])} ({number(us['min'])} to {number(us['max'])})",
                      number(line["gb_s"]), number(line["gop_s"]), f"{line['limit_percent']:.0f}% of {line['limit']}", error])
-    return ("## Kernels\n\n`heddle bench kernels`. `error`: against the float64 specification, over the budget, which is twice the error of the naive loop "
+    return ("### Kernels\n\n`heddle bench kernels`. `error`: against the float64 specification, over the budget, which is twice the error of the naive loop "
             "in the same precision (`src/ops/naive.h`). Weights and states are walked so that they come from memory where a model's would; activations "
             "of elementwise kernels may stay in the caches, so their share of the read bandwidth can be above 100%.\n\n"
             + table(["kernel", "shape", "rows", "us", "GB/s", "GOP/s", "share", "error"], rows))
@@ -178,7 +175,7 @@ def loading_section(data):
     rows = [[line["model"], f"{line['file_bytes'] / 1e6:.1f} MB", f"{line['first_token_s']:.3f} ({line['first_token_min_s']:.3f} to "
              f"{line['first_token_max_s']:.3f}) s", f"{line['cpu_s']:.2f} s", f"{line['peak_bytes'] / 1e6:.1f} MB",
              f"{100 * (line['peak_over_file'] - 1):+.1f}%"] for line in lines]
-    return ("## Loading and memory\n\nFrom the start of `heddle generate` to the first token of its answer with a warm page cache, and resident memory at its "
+    return ("### Loading and memory\n\nFrom the start of `heddle generate` to the first token of its answer with a warm page cache, and resident memory at its "
             "highest, while loading or after (`tools/measure_loading.py`); the last column compares it, without the state of the tokens, with the "
             "file. Bars: 0.5 s for SmolLM2-135M, file + 25%.\n\n"
             + table(["model", "file", "first token", "CPU time", "peak resident", "against the file"], rows))
@@ -186,8 +183,10 @@ def loading_section(data):
 
 def page(data):
     bars = json.loads(compare_llamacpp.BARS.read_text())
-    sections = [hardware_section(data), llamacpp_section(data, bars), limit_section(data), profile_section(data), kernel_section(data),
-                loading_section(data)]
+    sections = []
+    for machine in sorted(path.parent for path in data.glob("*/hardware.jsonl")):
+        sections += [hardware_section(machine), llamacpp_section(machine, bars), limit_section(machine), profile_section(machine),
+                     kernel_section(machine), loading_section(machine)]
     return "\n\n".join([HEAD.strip()] + [section.strip() for section in sections if section]) + "\n"
 
 

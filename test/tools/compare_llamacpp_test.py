@@ -94,13 +94,18 @@ class CompareTest(unittest.TestCase):
 
     def test_page(self):
         self.run_compare("--prompt", "512", "--depth", "0")
-        (self.path / "out.jsonl").rename(self.path / "llamacpp.jsonl")
+        machine = self.path / "machine"
+        machine.mkdir()
+        (self.path / "out.jsonl").rename(machine / "llamacpp.jsonl")
+        (machine / "hardware.jsonl").write_text(json.dumps({"date": "2026-01-01", "cpu": "Loom", "family": "1/2/3", "cores": 2, "threads_per_core": "1",
+                                                            "caches": {}, "memory_gib": 1, "virtual": "", "isa": []}) + "\n")
         page = self.path / "page.md"
         write = [sys.executable, str(ROOT / "tools" / "write_performance.py"), "--data", str(self.path), "--page", str(page)]
         self.assertNotEqual(subprocess.run([*write, "--check"], capture_output=True).returncode, 0)
         self.assertEqual(subprocess.run(write).returncode, 0)
         self.assertEqual(subprocess.run([*write, "--check"]).returncode, 0)
         self.assertIn("| m-Q4_0 | pp512 | 0 | 240 (240 to 240) | 120 (120 to 120) | 100 / 120 | 1 | **2.00** |", page.read_text())
+        self.assertIn("## Loom, family 1\n", page.read_text())
         page.write_text(page.read_text().replace("**2.00**", "**3.00**"))
         self.assertNotEqual(subprocess.run([*write, "--check"], capture_output=True).returncode, 0)
 
