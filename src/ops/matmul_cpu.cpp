@@ -10,8 +10,6 @@
 // bits. Decode streams every tile once (floor: bytes / bandwidth); prefill keeps a group of tiles
 // in the second-level cache while all tokens pass, or under AVX-512 a panel of them in the first
 // (matmul_panel-inl.h; floor: multiply-adds / peak).
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -41,8 +39,11 @@ struct MatmulWork {
   const PackedMatrix::Impl* weights;
   Activations activations;  // when some section is in blocks
 };
-// How far ahead decode fetches codes: what one core reads while memory answers (40 GB/s x 150 ns).
-constexpr int64_t kPrefetchBytes = 6 << 10;
+// How far ahead decode fetches codes, into the first-level cache and from memory into the second:
+// more than a core reads while memory answers (40 GB/s x 150 ns). The first level has too few
+// requests under way at a time for the whole distance.
+constexpr int64_t kNearBytes = 4 << 10;
+constexpr int64_t kFarBytes = 16 << 10;
 constexpr int64_t kGroupBytes = 192 << 10;  // weights kept in the second-level cache
 }  // namespace heddle::ops
 #endif
@@ -131,6 +132,8 @@ void float_tile(const TileWork& tw) {
 
 // Fetches blocks some way ahead of those in use, into the next tile where this one ends. Decode is
 // bound by memory, and the hardware's own prefetching stops at every page and tile.
+// kLocality: 3 for the first-level cache, 2 for the second.
+template <int kLocality>
 struct Prefetcher {
   const Section* section;
   const std::byte* tile;
@@ -142,8 +145,9 @@ struct Prefetcher {
       tile += section->tile_bytes;
     }
     const std::byte* codes = tile + block * section->code_bytes;
-    hwy::Prefetch(tile + section->scales_at + block * section->scale_bytes);
-    for (int64_t line = 0; line < section->code_bytes; line += 64) hwy::Prefetch(codes + line);
+    __builtin_prefetch(tile + section->scales_at + block * section->scale_bytes, 0, kLocality);
+    for (int64_t line = 0; line < section->code_bytes; line += 64)
+      __builtin_prefetch(codes + line, 0, kLocality);
     ++block;
   }
 };
@@ -170,11 +174,15 @@ void block_tile(const TileWork& tw) {
   ActivationView<NT> a;
   F32x16 acc[NT];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
-  Prefetcher ahead{&s, tw.tile, kPrefetchBytes / (64 * F::kBits)};
+  Prefetcher<3> near{&s, tw.tile, kNearBytes / (64 * F::kBits)};
+  Prefetcher<2> far{&s, tw.tile, kFarBytes / (64 * F::kBits)};
   const bool streams = tw.work->args->tokens <= 4;
   for (int64_t b = 0; b < s.blocks; ++b) {
     if (b % Activations::kStretch == 0) a = activation_view<NT>(all, tw.token, b);
-    if (NT <= 4 && streams) ahead.step();
+    if (NT <= 4 && streams) {
+      near.step();
+      far.step();
+    }
     const RowScales scales = row_scales<kType>(s, tw.tile, b);
     F32x16 dots[NT];
     if constexpr (kType == DType::q6_k) {
