@@ -28,6 +28,8 @@ struct Setting {
   DType dtype = DType::bf16;
 };
 
+void PrintTo(const Setting& setting, std::ostream* out) { *out << setting.name; }
+
 // The pages of one sequence's two parts, poisoned with NaN until they are written.
 class Pages {
  public:

@@ -32,14 +32,15 @@ std::vector<Setting> settings() {
   return all;
 }
 
-std::string setting_name(const ::testing::TestParamInfo<Setting>& info) {
-  const Setting& s = info.param;
+std::string name_of(const Setting& s) {
   std::string name = std::string(s.kind->name) + "_" + s.mixer_case.name + "_" +
                      (s.kernels == backend::KernelSet::reference ? "reference" : s.target);
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
   return name;
 }
+
+void PrintTo(const Setting& setting, std::ostream* out) { *out << name_of(setting); }
 
 class Contract : public ::testing::TestWithParam<Setting> {
  protected:
@@ -331,7 +332,8 @@ TEST_P(Contract, FastEqualsReferenceWithinTheBudget) {
   EXPECT_LE(relative, budget);
 }
 
-INSTANTIATE_TEST_SUITE_P(Mixers, Contract, ::testing::ValuesIn(settings()), setting_name);
+INSTANTIATE_TEST_SUITE_P(Mixers, Contract, ::testing::ValuesIn(settings()),
+                         [](const auto& test) { return name_of(test.param); });
 
 }  // namespace
 }  // namespace heddle::test

@@ -26,6 +26,8 @@ struct RealModel {
   const char* file;
 };
 
+void PrintTo(const RealModel& model, std::ostream* out) { *out << model.file; }
+
 struct Outcome {
   double mean = 0;
   std::map<int64_t, std::vector<std::pair<int32_t, float>>> top;  // position -> best eleven

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,6 +11,7 @@
 #include "base/rng.h"
 #include "mixers/mixer.h"
 #include "state/sequence_state.h"
+#include "test/support/step.h"
 
 namespace heddle::test {
 
@@ -58,16 +58,6 @@ class RandomWeights : public mixers::WeightSource {
   std::map<std::string, std::vector<int64_t>> shapes_;
 };
 
-using Rows = std::vector<std::vector<float>>;  // one output row per token
-
-// What one sequence contributes to a step.
-struct StepPart {
-  state::SequenceState* sequence = nullptr;
-  std::vector<int32_t> tokens;
-  int64_t drafts = 0;
-  std::vector<int32_t> parents;  // [drafts] as in state::Segment; empty = chain
-};
-
 class MixerRig {
  public:
   MixerRig(const mixers::MixerKind& kind, const mixers::MixerCase& mixer_case,
@@ -94,7 +84,7 @@ class MixerRig {
 
   // The input row of a token at a position: a pure function of both.
   std::vector<float> input(int32_t token, int64_t position) const {
-    Rng rng(mix64(static_cast<uint64_t>(token) * 1000003 + static_cast<uint64_t>(position)));
+    Rng rng = row_rng(token, position);
     std::vector<float> x(static_cast<size_t>(width));
     for (float& value : x) value = rng.normal() * input_scale;
     return x;
@@ -103,55 +93,19 @@ class MixerRig {
   // Begins a step of every part and runs the mixer; commits nothing. Returns the output rows of
   // each part.
   std::vector<Rows> forward(const std::vector<StepPart>& parts) {
-    std::vector<state::Segment> segments;
-    std::vector<int32_t> positions;
-    std::vector<float> x;
-    std::vector<state::PartView> views;
-    for (const StepPart& part : parts) {
-      state::Segment segment;
-      segment.row = static_cast<int64_t>(positions.size());
-      segment.start = part.sequence->position();
-      segment.length = static_cast<int64_t>(part.tokens.size());
-      segment.drafts = part.drafts;
-      segment.parents = part.parents;
-      part.sequence->begin_step(segment.committed(), segment.drafts);
-      std::vector<int64_t> own(part.tokens.size());
-      for (int64_t i = 0; i < segment.length; ++i) {
-        const int64_t parent = segment.parent(i);
-        own[static_cast<size_t>(i)] =
-            parent < 0 ? segment.start : own[static_cast<size_t>(parent)] + 1;
-        positions.push_back(static_cast<int32_t>(own[static_cast<size_t>(i)]));
-        const auto row = input(part.tokens[static_cast<size_t>(i)], own[static_cast<size_t>(i)]);
-        x.insert(x.end(), row.begin(), row.end());
-      }
-      segments.push_back(segment);
-      for (int64_t p = 0; p < layout.parts(); ++p) views.push_back(part.sequence->part_view(p));
-    }
-    state::BatchView batch;
-    batch.tokens = static_cast<int64_t>(positions.size());
-    batch.segments = segments;
-    batch.positions = positions;
-    const size_t guard = 64;
-    std::vector<float> y(x.size() + 2 * guard);
-    std::memset(y.data(), 0xff, y.size() * sizeof(float));
-    if (batch.tokens > 0)
-      mixer->forward(context, batch, x.data(), state::StateView{views, layout.parts()},
-                     y.data() + guard);
-    for (size_t i = 0; i < guard; ++i) {
-      EXPECT_TRUE(std::isnan(y[i])) << "written before the output";
-      EXPECT_TRUE(std::isnan(y[y.size() - 1 - i])) << "written after the output";
-    }
+    const StepLayout step(parts, layout.parts(), [this](int32_t token, int64_t position) {
+      return input(token, position);
+    });
+    OutputRows y(step.batch().tokens, width);
+    if (step.batch().tokens > 0)
+      mixer->forward(context, step.batch(), step.x(), step.state(), y.data());
+    const Rows rows = y.take();
     std::vector<Rows> result;
-    size_t row = 0;
+    auto begin = rows.begin();
     for (const StepPart& part : parts) {
-      Rows rows;
-      for (size_t i = 0; i < part.tokens.size(); ++i, ++row) {
-        const auto begin =
-            y.begin() + static_cast<int64_t>(guard) + static_cast<int64_t>(row) * width;
-        rows.emplace_back(begin, begin + width);
-        for (const float value : rows.back()) EXPECT_TRUE(std::isfinite(value)) << "row " << row;
-      }
-      result.push_back(std::move(rows));
+      const auto end = begin + static_cast<int64_t>(part.tokens.size());
+      result.emplace_back(begin, end);
+      begin = end;
     }
     return result;
   }
@@ -190,24 +144,5 @@ class MixerRig {
   int64_t width = 0;
   float input_scale = 1;
 };
-
-inline std::vector<int32_t> random_tokens(int64_t count, uint64_t seed) {
-  Rng rng(seed);
-  std::vector<int32_t> tokens(static_cast<size_t>(count));
-  for (int32_t& token : tokens) token = static_cast<int32_t>(rng.below(1000));
-  return tokens;
-}
-
-// Equal bits, row by row; names the first row that differs.
-inline ::testing::AssertionResult same_bits(const Rows& a, const Rows& b) {
-  if (a.size() != b.size())
-    return ::testing::AssertionFailure() << a.size() << " rows against " << b.size();
-  for (size_t row = 0; row < a.size(); ++row)
-    for (size_t i = 0; i < a[row].size(); ++i)
-      if (std::memcmp(&a[row][i], &b[row][i], sizeof(float)) != 0)
-        return ::testing::AssertionFailure()
-               << "row " << row << " value " << i << ": " << a[row][i] << " against " << b[row][i];
-  return ::testing::AssertionSuccess();
-}
 
 }  // namespace heddle::test
