@@ -7,7 +7,8 @@ Starts a server of its own. Every client sends one streaming chat after the othe
 lengths) and checks each answer: status 200, events that parse, a finish reason, usage, [DONE]. Fails on any error; if resident
 memory at the end is more than the server has said at its start plus 64 MiB for program and vocabulary, or, from 30 seconds on,
 more than 5% + 16 MiB above what it was after a third of the time, when the prefix cache is full; if a descriptor or a request is
-left; or if the server does not end with status 0 on SIGTERM (under AddressSanitizer: without leaks).
+left; or if the server does not end with status 0 on SIGTERM. A build with AddressSanitizer must also end without leaks; its memory is
+not held to the plan, because the sanitizer's own counts as resident too.
 
 With --slow-reader instead: four readers and a fifth client, which reads too in every odd round and stops reading in every even
 one. Fails if the 95th percentile of the four readers' time between tokens is more than 10% higher in the even rounds (median
@@ -18,6 +19,7 @@ Prints one JSON object.
 import argparse
 import asyncio
 import json
+import os
 import pathlib
 import random
 import re
@@ -106,7 +108,7 @@ def chat(rng, max_tokens):
             "max_tokens": max_tokens, "temperature": 0.8, "seed": rng.getrandbits(31), "ignore_eos": True}
 
 
-async def load(port, clients, seconds, planned):
+async def load(port, clients, seconds, planned, sanitized):
     times, totals, errors = {"first": [], "next": []}, {"requests": 0, "tokens": 0}, []
     start = time.monotonic()
     end = start + seconds
@@ -139,9 +141,9 @@ async def load(port, clients, seconds, planned):
     report["left"] = {"running": after["heddle:num_requests_running"], "waiting": after["heddle:num_requests_waiting"],
                       "reserved_bytes": after["heddle:state_reserved_bytes"], "connections": after["heddle:http_connections"] - 1}
     report["resident_mib"]["planned"] = planned >> 20
-    if after[resident] > planned + (64 << 20):
+    if not sanitized and after[resident] > planned + (64 << 20):
         errors.append("resident memory is more than planned")
-    if seconds >= 30 and after[resident] > warm[resident] * 1.05 + (16 << 20):
+    if not sanitized and seconds >= 30 and after[resident] > warm[resident] * 1.05 + (16 << 20):
         errors.append("resident memory has grown")
     if any(report["left"].values()):
         errors.append("something is left")
@@ -209,7 +211,8 @@ async def drive(args, port, process, log):
         raise Failure("the server did not become ready")
     plan = re.search(r"weights (\d+) MiB, working memory (\d+) MiB, state (\d+) MiB", pathlib.Path(log).read_text(encoding="utf-8"))
     planned = sum(int(part) for part in plan.groups()) << 20
-    run = slow_reader(port, args.seconds) if args.slow_reader else load(port, args.clients, args.seconds, planned)
+    sanitized = b"__asan_init" in pathlib.Path(args.heddle).read_bytes()
+    run = slow_reader(port, args.seconds) if args.slow_reader else load(port, args.clients, args.seconds, planned, sanitized)
     report, errors, after = await run
     report["descriptors"] = {"before": int(before), "after": int(after)}
     if after > before:
@@ -229,7 +232,8 @@ def main():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.NamedTemporaryFile() as log:
-        process = subprocess.Popen([args.heddle, "serve", "--model", args.model, "--port", str(port), "--state-gib", "0.3"], stdout=log)
+        process = subprocess.Popen([args.heddle, "serve", "--model", args.model, "--port", str(port), "--state-gib", "0.3"], stdout=log,
+                                   env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1"})
         try:
             report, errors = asyncio.run(drive(args, port, process, log.name))
             process.send_signal(signal.SIGTERM)
