@@ -158,8 +158,11 @@ std::string Answer::run(HttpExchange& exchange) {
   if (options_.stream) exchange.begin("text/event-stream");
   auto last_write = Clock::now();
   uint64_t seen = 0;
-  while (open_ > 0 && failure_.empty() && !exchange.gone()) {
+  while (open_ > 0 && failure_.empty()) {
+    // First what has been seen, then whether the client is there: news in between wakes the wait
+    // below.
     seen = mailbox_->wait(seen, std::chrono::milliseconds(0));
+    if (exchange.gone()) break;
     const bool any = collect();
     if (Clock::now() >= deadline && open_ > 0) failure_ = "timeout";
     if (open_ == 0 || !failure_.empty()) break;  // goes out with the end

@@ -180,28 +180,28 @@ std::string stream_body(int64_t max_tokens) {
 
 TEST(HttpServer, AClientThatLeavesFreesItsPlaceWithinAStep) {
   Rig rig;
-  rig.executor.delay.store(milliseconds(100));
+  rig.executor.delay.store(milliseconds(400));  // the news is faster, however busy the machine
   Client client(rig.server->port());
   client.request("POST", "/v1/completions", stream_body(100000));
   client.read_until("data: ");
   const int64_t before = rig.executor.steps.load();
   client.close();
   ASSERT_TRUE(rig.wait_idle(milliseconds(5000)));
-  // The step that ran, and one that may have begun before the news came.
-  EXPECT_LE(rig.executor.steps.load() - before, 2);
+  // The step that was under way when the news came may have begun after `before`.
+  EXPECT_LE(rig.executor.steps.load() - before, 1);
   EXPECT_EQ(rig.outcome(), "disconnected");
 }
 
 TEST(HttpServer, LeavingDuringTheWaitForAWholeAnswerCountsToo) {
   Rig rig;
-  rig.executor.delay.store(milliseconds(100));
+  rig.executor.delay.store(milliseconds(400));
   Client client(rig.server->port());
   client.request("POST", "/v1/completions", R"({"prompt": "hello", "max_tokens": 100000})");
   while (rig.service.metrics().running == 0) std::this_thread::sleep_for(milliseconds(5));
   const int64_t before = rig.executor.steps.load();
   client.close();
   ASSERT_TRUE(rig.wait_idle(milliseconds(5000)));
-  EXPECT_LE(rig.executor.steps.load() - before, 2);
+  EXPECT_LE(rig.executor.steps.load() - before, 1);
 }
 
 TEST(HttpServer, AReaderThatStopsLosesItsAnswerAndHoldsNobodyUp) {
