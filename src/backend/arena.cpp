@@ -1,19 +1,18 @@
 #include "backend/arena.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 
 #include "base/check.h"
+#include "base/huge_pages.h"
 
 namespace heddle::backend {
 namespace {
 constexpr int64_t kAlignment = 64;
-constexpr int64_t kHugePage = int64_t{2} << 20;  // kernels walk rows that lie pages apart
 }  // namespace
 
-void Arena::Free::operator()(std::byte* data) const { std::free(data); }
+Arena::~Arena() {
+  for (const Chunk& chunk : chunks_) unmap_huge(chunk.data, chunk.size);
+}
 
 void* Arena::allocate_bytes(int64_t bytes) {
   HEDDLE_CHECK(bytes >= 0, "bytes {}", bytes);
@@ -21,7 +20,7 @@ void* Arena::allocate_bytes(int64_t bytes) {
   while (chunk_ < chunks_.size()) {
     Chunk& chunk = chunks_[chunk_];
     if (offset_ + bytes <= chunk.size) {
-      void* result = chunk.data.get() + offset_;
+      void* result = chunk.data + offset_;
       offset_ += bytes;
       return result;
     }
@@ -30,11 +29,9 @@ void* Arena::allocate_bytes(int64_t bytes) {
   }
   int64_t size = std::max(bytes, chunks_.empty() ? kHugePage : chunks_.back().size * 2);
   size = (size + kHugePage - 1) / kHugePage * kHugePage;
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(kHugePage, static_cast<size_t>(size)));
+  std::byte* data = map_huge(size);
   HEDDLE_CHECK(data != nullptr, "out of memory for {} bytes of scratch", size);
-  ::madvise(data, static_cast<size_t>(size),
-            MADV_HUGEPAGE);  // a wish: without huge pages all works the same
-  chunks_.push_back({std::unique_ptr<std::byte[], Free>(data), size});
+  chunks_.push_back({data, size});
   chunk_ = chunks_.size() - 1;
   offset_ = bytes;
   return data;

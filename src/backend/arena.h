@@ -3,13 +3,17 @@
 // thread.
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 namespace heddle::backend {
 
 class Arena {
  public:
+  Arena() = default;
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
   // `count` values of T, 64-byte aligned, uninitialised, valid until the enclosing ArenaScope ends.
   template <class T>
   T* allocate(int64_t count) {
@@ -20,11 +24,8 @@ class Arena {
 
  private:
   friend class ArenaScope;
-  struct Free {
-    void operator()(std::byte* data) const;
-  };
   struct Chunk {
-    std::unique_ptr<std::byte[], Free> data;
+    std::byte* data = nullptr;
     int64_t size = 0;
   };
   std::vector<Chunk> chunks_;

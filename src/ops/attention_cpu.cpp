@@ -203,10 +203,10 @@ void cpu::attention(backend::Context& ctx, const AttentionArgs& args) {
   double work = 0;
   for (const Task& task : tasks) work += task.work;
   const bool parallel = work > kParallelWork;
+  plan.threads = parallel ? ctx.pool.threads() : 1;
 
   std::vector<Scratch> scratch;
-  for (int t = 0; t < (parallel ? ctx.pool.threads() : 1); ++t)
-    scratch.push_back(allocate_scratch(ctx.scratch, plan));
+  for (int64_t t = 0; t < plan.threads; ++t) scratch.push_back(allocate_scratch(ctx.scratch, plan));
   const auto attend = HWY_DYNAMIC_DISPATCH(attend_tile);
   share(ctx.pool, static_cast<int64_t>(tasks.size()), parallel, [&](int64_t i, int thread) {
     const Task& task = tasks[static_cast<size_t>(i)];

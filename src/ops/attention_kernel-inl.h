@@ -342,16 +342,19 @@ static void run_split(const Run& run, int64_t split) {
   std::fill(run.scratch.acc, run.scratch.acc + run.rows * run.width, 0.0f);
   const int64_t oldest = run.scratch.first[0];
   const int64_t end = run.scratch.end[run.rows - 1];
+  const int64_t pages = (end + kPage - 1) / kPage;
   const int64_t first_page = std::max(split * kSplitPages, oldest / kPage);
-  const int64_t end_page = std::min((split + 1) * kSplitPages, (end + kPage - 1) / kPage);
+  const int64_t end_page = std::min((split + 1) * kSplitPages, pages);
   const bool direct = run.rows <= kDirectRows && run.value_width % kLanes == 0;
+  // After its last page a thread probably goes on with the split that no other takes before.
+  const int64_t skipped = run.tile.partials == nullptr ? 0 : (run.plan.threads - 1) * kSplitPages;
   for (int64_t page = first_page; page < end_page; ++page) {
     const int64_t base = page * kPage;
     const Seen any = seen_by_any(run, 0, run.rows, base);
     const auto found = find_page<typename Source::T>(run, page, any);
-    const auto next = page + 1 < end_page && !run.tile.gather
-                          ? find_page<typename Source::T>(run, page + 1, any)
-                          : found;
+    const int64_t after = page + 1 < end_page ? page + 1 : page + 1 + skipped;
+    const auto next =
+        after < pages && !run.tile.gather ? find_page<typename Source::T>(run, after, any) : found;
     if (direct) {
       page_direct<Source>(run, found.keys, found.values, base, distance(found.keys, next.keys),
                           distance(found.values, next.values));

@@ -24,6 +24,7 @@ struct Plan {
   int64_t group = 1;         // query heads of a kv head
   int64_t padded_width = 0;  // V rounded up to 16 floats; row stride of accumulators
   int64_t max_rows = 0;      // of a tile
+  int64_t threads = 1;       // that take splits in turn
   int64_t partial_width() const { return padded_width + 16; }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 // Reference-counted memory blocks: pages and summaries. A block with more than one reference is
 // immutable. Blocks belong to the engine's thread (no atomics); freed blocks are recycled by size.
+// Their memory comes in huge pages: at a depth of some thousand tokens decode reads little else.
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -14,12 +15,20 @@ namespace heddle::state {
 
 class BlockPool;
 
+// Memory of several blocks of one size.
+struct Slab {
+  std::byte* data;
+  int64_t bytes;
+  int64_t used;  // blocks in use
+};
+
 struct Block {
   std::byte* data;
   int64_t bytes;
   int64_t references;
   Growth growth;
   BlockPool* pool;
+  Slab* slab;
 };
 
 // A counted reference; copying shares, the last one returns the block to its pool.
@@ -60,8 +69,8 @@ class BlockPool {
   int64_t live_bytes(Growth growth) const { return live_[static_cast<size_t>(growth)]; }
   int64_t live_bytes() const { return live_[0] + live_[1] + live_[2]; }
   int64_t live_blocks() const { return blocks_; }
-  int64_t free_bytes() const { return free_bytes_; }  // recycled, ready to be used again
-  // Gives recycled memory back to the system.
+  int64_t free_bytes() const { return free_bytes_; }  // of blocks that are ready to be used
+  // Gives memory that no block in use shares back to the system.
   void trim();
   // Fills every allocated block with 0xFF (NaN in every float format), so that a test sees a record
   // that was read before it was written.
@@ -70,7 +79,8 @@ class BlockPool {
  private:
   friend class BlockRef;
   void release(Block* block);
-  std::unordered_map<int64_t, std::vector<Block*>> free_;
+  void add_slab(int64_t bytes);
+  std::unordered_map<int64_t, std::vector<Block*>> free_;  // by size; the last one is next
   std::array<int64_t, kGrowthClasses> live_{};
   int64_t blocks_ = 0;
   int64_t free_bytes_ = 0;

@@ -6,6 +6,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <set>
 
@@ -272,11 +273,35 @@ TEST_F(SequenceStateFixed, freed_blocks_are_used_again) {
   }
   const int64_t free = pool_.free_bytes();
   EXPECT_GT(free, 0);
-  Sequence sequence(layout_, pool_);
-  ASSERT_EQ(sequence.step(counting(70)), "");
-  EXPECT_EQ(pool_.free_bytes() + pool_.live_bytes(), free);
+  {
+    Sequence sequence(layout_, pool_);
+    ASSERT_EQ(sequence.step(counting(70)), "");
+    EXPECT_EQ(pool_.free_bytes() + pool_.live_bytes(), free);
+    pool_.trim();  // what lies beside a block in use stays
+    EXPECT_EQ(sequence.check(), "");
+    ASSERT_EQ(sequence.step(counting(70)), "");
+    EXPECT_EQ(sequence.check(), "");
+  }
   pool_.trim();
   EXPECT_EQ(pool_.free_bytes(), 0);
+}
+
+// Blocks of one size lie side by side, in the order in which they are asked for.
+TEST_F(SequenceStateFixed, blocks_share_huge_pages) {
+  const int64_t bytes = 3 << 14;
+  std::vector<BlockRef> blocks;
+  for (int i = 0; i < 100; ++i) blocks.push_back(pool_.allocate(bytes, Growth::per_token));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(blocks[0].data()) % 64, 0u);
+  int64_t apart = 0;
+  for (size_t i = 1; i < blocks.size(); ++i)
+    apart += blocks[i].data() - blocks[i - 1].data() > bytes + 64 ? 1 : 0;
+  EXPECT_LE(apart, 100 * bytes / (int64_t{2} << 20));
+  for (size_t i = 0; i < blocks.size(); ++i)
+    std::memset(blocks[i].data(), static_cast<int>(i), static_cast<size_t>(bytes));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    EXPECT_EQ(blocks[i].data()[0], static_cast<std::byte>(i));
+    EXPECT_EQ(blocks[i].data()[bytes - 1], static_cast<std::byte>(i));
+  }
 }
 
 TEST(SequenceStateDeath, misuse_is_a_bug) {
