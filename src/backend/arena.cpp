@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/huge_pages.h"
+#include "base/round_up.h"
 
 namespace heddle::backend {
 namespace {
@@ -16,7 +17,7 @@ Arena::~Arena() {
 
 void* Arena::allocate_bytes(int64_t bytes) {
   HEDDLE_CHECK(bytes >= 0, "bytes {}", bytes);
-  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  bytes = round_up(bytes, kAlignment);
   while (chunk_ < chunks_.size()) {
     Chunk& chunk = chunks_[chunk_];
     if (offset_ + bytes <= chunk.size) {
@@ -28,7 +29,7 @@ void* Arena::allocate_bytes(int64_t bytes) {
     offset_ = 0;
   }
   int64_t size = std::max(bytes, chunks_.empty() ? kHugePage : chunks_.back().size * 2);
-  size = (size + kHugePage - 1) / kHugePage * kHugePage;
+  size = round_up(size, kHugePage);
   std::byte* data = map_huge(size);
   HEDDLE_CHECK(data != nullptr, "out of memory for {} bytes of scratch", size);
   chunks_.push_back({data, size});

@@ -6,16 +6,13 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/round_up.h"
 #include "ops/matmul_layout.h"
 #include "ops/pack_memory.h"
 #include "ops/quant.h"
 
 namespace heddle::ops {
 namespace {
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 bool is_float(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/huge_pages.h"
+#include "base/round_up.h"
 
 namespace heddle::ops {
 namespace {
@@ -10,10 +11,6 @@ namespace {
 // Address space of a chunk. What is not used is not touched, and so takes no memory but the rest of
 // the last huge page.
 constexpr int64_t kChunk = int64_t{64} << 20;
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/huge_pages.h"
+#include "base/round_up.h"
 #ifdef HEDDLE_ASAN
 #include <sanitizer/asan_interface.h>
 #endif
@@ -31,10 +32,6 @@ constexpr int64_t kGap = 0;
 void open_to_use(void*, int64_t) {}
 void close_to_use(void*, int64_t) {}
 #endif
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // Huge pages that blocks of so many bytes fill to 7/8 or more.
 int64_t slab_bytes(int64_t stride) {
@@ -64,9 +61,10 @@ void BlockPool::add_slab(int64_t bytes) {
 
 BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
   HEDDLE_CHECK(bytes > 0, "a block of {} bytes", bytes);
-  if (free_[bytes].empty()) add_slab(bytes);
-  Block* block = free_[bytes].back();
-  free_[bytes].pop_back();
+  auto& ready = free_[bytes];
+  if (ready.empty()) add_slab(bytes);
+  Block* block = ready.back();
+  ready.pop_back();
   free_bytes_ -= bytes;
   block->growth = growth;
   block->references = 1;
