@@ -39,11 +39,9 @@ struct MatmulWork {
   const PackedMatrix::Impl* weights;
   Activations activations;  // when some section is in blocks
 };
-// How far ahead decode fetches codes, into the first-level cache and from memory into the second:
-// more than a core reads while memory answers (40 GB/s x 150 ns). The first level has too few
-// requests under way at a time for the whole distance.
-constexpr int64_t kNearBytes = 4 << 10;
-constexpr int64_t kFarBytes = 16 << 10;
+// How far ahead decode fetches weights: a little more than a core reads while memory answers
+// (40 GB/s x 150 ns).
+constexpr int64_t kFetchBytes = 8 << 10;
 constexpr int64_t kGroupBytes = 192 << 10;  // weights kept in the second-level cache
 }  // namespace heddle::ops
 #endif
@@ -130,28 +128,6 @@ void float_tile(const TileWork& tw) {
   });
 }
 
-// Fetches blocks some way ahead of those in use, into the next tile where this one ends. Decode is
-// bound by memory, and the hardware's own prefetching stops at every page and tile.
-// kLocality: 3 for the first-level cache, 2 for the second.
-template <int kLocality>
-struct Prefetcher {
-  const Section* section;
-  const std::byte* tile;
-  int64_t block;
-
-  HWY_INLINE void step() {
-    while (block >= section->blocks) {
-      block -= section->blocks;
-      tile += section->tile_bytes;
-    }
-    const std::byte* codes = tile + block * section->code_bytes;
-    __builtin_prefetch(tile + section->scales_at + block * section->scale_bytes, 0, kLocality);
-    for (int64_t line = 0; line < section->code_bytes; line += 64)
-      __builtin_prefetch(codes + line, 0, kLocality);
-    ++block;
-  }
-};
-
 // acc[t] += weights of the tile times the values that stood out of the token's stretch, by k.
 template <DType kType, int NT>
 HWY_INLINE void add_outliers(const Section& s, const std::byte* tile, const Activations& all,
@@ -169,36 +145,44 @@ template <DType kType, int NT>
 void block_tile(const TileWork& tw) {
   using F = Format<kType>;
   const Section& s = *tw.section;
-  const auto* codes = reinterpret_cast<const uint8_t*>(tw.tile);
   const Activations& all = tw.work->activations;
   ActivationView<NT> a;
   F32x16 acc[NT];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { acc[t] = zero16(); });
-  Prefetcher<3> near{&s, tw.tile, kNearBytes / (64 * F::kBits)};
-  Prefetcher<2> far{&s, tw.tile, kFarBytes / (64 * F::kBits)};
-  const bool streams = tw.work->args->tokens <= 4;
-  for (int64_t b = 0; b < s.blocks; ++b) {
+  const bool streams = NT <= 4 && tw.work->args->tokens <= 4;
+  const std::byte* at = tw.tile;  // of the pair of blocks
+  const std::byte* supers = at;
+  for (int64_t b = 0; b < s.blocks;) {
     if (b % Activations::kStretch == 0) a = activation_view<NT>(all, tw.token, b);
-    if (NT <= 4 && streams) {
-      near.step();
-      far.step();
+    if (F::kSuper && b % 8 == 0) {
+      supers = at;
+      at += F::kSuperBytes;
     }
-    const RowScales scales = row_scales<kType>(s, tw.tile, b);
-    F32x16 dots[NT];
-    if constexpr (kType == DType::q6_k) {
-      block_dots_q6<NT>(codes, tw.tile + s.scales_at + b * s.scale_bytes, a, dots);
-    } else {
-      block_dots<F::kBits, F::kZero, NT>(codes, a, dots);
+    // Also what follows the tile, the section or, needlessly, the matrix.
+    if (streams) {
+      for (int64_t line = 0; line < F::kPairBytes + F::kSuperBytes; line += 64)
+        __builtin_prefetch(at + kFetchBytes + line);
     }
-    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      acc[t] = fma(dots[t], mul(scales.scale, set16(a.number(Activations::kScale, t))), acc[t]);
-      if constexpr (F::kMinimum)
-        acc[t] = fma(scales.minimum, set16(a.number(Activations::kScaledSum, t)), acc[t]);
-    });
-    codes += s.code_bytes;
-    a.advance();
-    if ((b + 1) % Activations::kStretch == 0 || b + 1 == s.blocks)
-      add_outliers<kType, NT>(s, tw.tile, all, tw.token, b / Activations::kStretch, acc);
+    for (int64_t half = 0; half < 2 && b < s.blocks; ++half, ++b) {
+      const auto* codes = reinterpret_cast<const uint8_t*>(at) + half * F::kCodeBytes;
+      const std::byte* scales_at = at + 2 * F::kCodeBytes + half * F::kScaleBytes;
+      const RowScales scales = row_scales<kType>(scales_at, supers);
+      F32x16 dots[NT];
+      if constexpr (kType == DType::q6_k) {
+        block_dots_q6<NT>(codes, scales_at, a, dots);
+      } else {
+        block_dots<F::kBits, F::kZero, NT>(codes, a, dots);
+      }
+      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+        acc[t] = fma(dots[t], mul(scales.scale, set16(a.number(Activations::kScale, t))), acc[t]);
+        if constexpr (F::kMinimum)
+          acc[t] = fma(scales.minimum, set16(a.number(Activations::kScaledSum, t)), acc[t]);
+      });
+      a.advance();
+    }
+    at += F::kPairBytes;
+    if (b % Activations::kStretch == 0 || b == s.blocks)
+      add_outliers<kType, NT>(s, tw.tile, all, tw.token, (b - 1) / Activations::kStretch, acc);
   }
   store_tile<NT>(tw, acc);
 }

@@ -116,21 +116,25 @@ HWY_INLINE __m512i load_codes(const uint8_t* p, int g) {
   }
 }
 
-// Group by group, so that neighbouring instructions belong to different chains.
+// Group by group, so that neighbouring instructions belong to different chains; one token has two.
 template <int kBits, int kZero, int NT>
 HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   constexpr int kOffset = kBits == 8 ? 128 : kZero;  // signed bytes become unsigned by + 128
-  __m512i sums[NT];
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    sums[t] = kOffset ? broadcast(a.plane(minus(kOffset), t)) : _mm512_setzero_si512();
+  constexpr int kChains = NT == 1 ? 2 : NT;
+  __m512i sums[kChains];
+  unroll<kChains>([&](auto t) HEDDLE_LAMBDA {
+    sums[t] = kOffset && t < NT ? broadcast(a.plane(minus(kOffset), t)) : _mm512_setzero_si512();
   });
-  unroll<8>([&](auto g) HEDDLE_LAMBDA {
+  unroll<8>([&](auto step) HEDDLE_LAMBDA {
+    constexpr int g = step / 2 + step % 2 * 4;  // both nibbles of a byte vector
     __m512i w = load_codes<kBits>(p, g);
     if constexpr (kBits == 8) w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      sums[t] = _mm512_dpbusd_epi32(sums[t], w, broadcast(a.four(t, g)));
+      auto& sum = sums[NT == 1 ? step % 2 : t];
+      sum = _mm512_dpbusd_epi32(sum, w, broadcast(a.four(t, g)));
     });
   });
+  if constexpr (NT == 1) sums[0] = _mm512_add_epi32(sums[0], sums[1]);
   unroll<NT>([&](auto t) HEDDLE_LAMBDA { dots[t].v[0].raw = _mm512_cvtepi32_ps(sums[t]); });
 }
 

@@ -33,11 +33,15 @@ HWY_INLINE F32x16 load_half(const std::byte* p) {
 
 template <DType kType>
 struct Format;
-#define HEDDLE_FORMAT(type, bits, zero_code, has_minimum, k_quant)  \
-  template <>                                                       \
-  struct Format<DType::type> {                                      \
-    static constexpr int kBits = bits, kZero = zero_code;           \
-    static constexpr bool kMinimum = has_minimum, kSuper = k_quant; \
+#define HEDDLE_FORMAT(type, bits, zero_code, has_minimum, k_quant)        \
+  template <>                                                             \
+  struct Format<DType::type> {                                            \
+    static constexpr int kBits = bits, kZero = zero_code;                 \
+    static constexpr bool kMinimum = has_minimum, kSuper = k_quant;       \
+    static constexpr int64_t kCodeBytes = code_bytes(DType::type);        \
+    static constexpr int64_t kScaleBytes = scale_bytes(DType::type);      \
+    static constexpr int64_t kSuperBytes = super_bytes(DType::type);      \
+    static constexpr int64_t kPairBytes = 2 * (kCodeBytes + kScaleBytes); \
   };
 HEDDLE_FORMAT(q4_0, 4, 8, false, false)
 HEDDLE_FORMAT(q4_1, 4, 0, true, false)
@@ -80,11 +84,9 @@ struct RowScales {
   F32x16 minimum;
 };
 template <DType kType>
-HWY_INLINE RowScales row_scales(const Section& s, const std::byte* tile, int64_t block) {
+HWY_INLINE RowScales row_scales(const std::byte* scales, const std::byte* supers) {
   using F = Format<kType>;
-  const std::byte* scales = tile + s.scales_at + block * s.scale_bytes;
   if constexpr (F::kSuper) {
-    const std::byte* supers = tile + s.supers_at + block / 8 * s.super_bytes;
     const F32x16 super_scale = load_half(supers);
     if constexpr (kType == DType::q6_k) return {super_scale, zero16()};
     return {mul(super_scale, load_u8(scales)),
@@ -111,16 +113,16 @@ HWY_INLINE F32x16 column(const Section& s, const std::byte* tile, int64_t k) {
   const int64_t b = k / 32;
   const auto within = static_cast<int>(k % 32);
   const F32x16 code = column_codes<F::kBits, F::kZero>(
-      reinterpret_cast<const uint8_t*>(tile) + b * s.code_bytes, within / 4, within % 4);
+      reinterpret_cast<const uint8_t*>(tile + s.codes_at(b)), within / 4, within % 4);
+  const std::byte* scales = tile + s.scales_at(b);
   F32x16 half = zero16();
   if constexpr (kType == DType::q6_k) {
-    const std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
     HWY_ALIGN float values[kTileRows];
     for (int64_t r = 0; r < kTileRows; ++r)
       values[r] = static_cast<float>(static_cast<int8_t>(scales[2 * r + within / 16]));
     half = load16(values);
   }
-  return weigh<kType>(row_scales<kType>(s, tile, b), half, code);
+  return weigh<kType>(row_scales<kType>(scales, tile + s.supers_at(b)), half, code);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -5,9 +5,12 @@
 // A source becomes a section of tiles of 16 rows (the last one padded with zeros). A tile is
 //
 //   float formats   [K][16] values as stored
-//   block formats   codes  [K/32][code_bytes]   see below
-//                   scales [K/32][scale_bytes]  at scales_at
-//                   supers [K/256][super_bytes] at supers_at (K-quants)
+//   block formats   pairs of 32-blocks: codes [2][code_bytes], scales [2][scale_bytes]
+//   K-quants        super-blocks of 256: supers [super_bytes], then four pairs
+//
+// in the order in which a kernel needs them: decode reads a matrix as one stream per thread, which
+// the hardware's prefetching follows (with the scales apart it lost half of the bandwidth of one
+// core). A pair is a whole number of 64-byte lines; an odd last block leaves half of one empty.
 //
 // Codes of one 32-block of 16 rows, in groups of 4 consecutive k: group g (0..7) is 64 bytes,
 // byte 4 r + i = code of row r at k = 4 g + i. So one 32-bit lane of a dot-product instruction
@@ -35,6 +38,29 @@ namespace heddle::ops {
 
 constexpr int64_t kTileRows = 16;
 
+// Of a 32-block (supers: of eight) of 16 rows.
+constexpr int64_t code_bytes(DType dtype) {
+  switch (dtype) {
+    case DType::q8_0:
+      return 512;
+    case DType::q5_0:
+    case DType::q5_1:
+    case DType::q5_k:
+      return 320;
+    case DType::q6_k:
+      return 384;
+    default:
+      return 256;
+  }
+}
+constexpr int64_t scale_bytes(DType dtype) {
+  return dtype == DType::q4_1 || dtype == DType::q5_1 ? 64 : 32;
+}
+constexpr int64_t super_bytes(DType dtype) {
+  if (dtype == DType::q6_k) return 32;
+  return dtype == DType::q4_k || dtype == DType::q5_k ? 64 : 0;
+}
+
 struct Section {
   DType dtype = DType::f32;
   int64_t rows = 0;
@@ -48,8 +74,17 @@ struct Section {
   int64_t code_bytes = 0;
   int64_t scale_bytes = 0;
   int64_t super_bytes = 0;
-  int64_t scales_at = 0;  // within a tile
-  int64_t supers_at = 0;
+
+  // Within a tile.
+  int64_t pair_bytes() const { return 2 * (code_bytes + scale_bytes); }
+  int64_t pair_at(int64_t block) const {
+    return block / 2 * pair_bytes() + (block / 8 + 1) * super_bytes;
+  }
+  int64_t codes_at(int64_t block) const { return pair_at(block) + block % 2 * code_bytes; }
+  int64_t scales_at(int64_t block) const {
+    return pair_at(block) + 2 * code_bytes + block % 2 * scale_bytes;
+  }
+  int64_t supers_at(int64_t block) const { return block / 8 * (4 * pair_bytes() + super_bytes); }
 };
 
 struct PackedMatrix::Impl {
@@ -79,8 +114,10 @@ struct Outlier {
   int32_t k;  // from the beginning of the stretch
   float value;
 };
-constexpr int kBlockOutliers = 2;           // of one block, at most
-constexpr float kOutlierDeviations = 4.0f;  // against the root mean square of the block's others
+constexpr int kBlockOutliers = 2;  // of one block, at most
+// Against the root mean square of the block's others, which keep 127 / 8 levels of it at least: an
+// error of 2% of them, a quarter of that of 4-bit weights.
+constexpr float kOutlierDeviations = 8.0f;
 
 // Activations in int8, x = scale code with code in [-127, 127], one scale for 32 values. Tokens
 // stand in groups of `width`, padded with zeros, so that a kernel finds the 4 bytes of its tokens

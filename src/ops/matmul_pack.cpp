@@ -17,26 +17,6 @@ namespace {
 bool is_float(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
-int64_t code_bytes(DType dtype) {
-  switch (dtype) {
-    case DType::q8_0:
-      return 512;
-    case DType::q5_0:
-    case DType::q5_1:
-    case DType::q5_k:
-      return 320;
-    case DType::q6_k:
-      return 384;
-    default:
-      return 256;
-  }
-}
-int64_t scale_bytes(DType dtype) { return dtype == DType::q4_1 || dtype == DType::q5_1 ? 64 : 32; }
-int64_t super_bytes(DType dtype) {
-  if (dtype == DType::q6_k) return 32;
-  return dtype == DType::q4_k || dtype == DType::q5_k ? 64 : 0;
-}
-
 Section make_section(DType dtype, int64_t rows, int64_t cols) {
   Section s;
   s.dtype = dtype;
@@ -49,9 +29,7 @@ Section make_section(DType dtype, int64_t rows, int64_t cols) {
     s.code_bytes = code_bytes(dtype);
     s.scale_bytes = scale_bytes(dtype);
     s.super_bytes = super_bytes(dtype);
-    s.scales_at = s.blocks * s.code_bytes;
-    s.supers_at = round_up(s.scales_at + s.blocks * s.scale_bytes, 64);
-    s.tile_bytes = s.supers_at + (s.super_bytes ? cols / 256 * s.super_bytes : 0);
+    s.tile_bytes = (s.blocks + 1) / 2 * s.pair_bytes() + s.blocks / 8 * s.super_bytes;
   }
   s.tile_bytes = round_up(s.tile_bytes, 64);
   return s;
@@ -81,8 +59,9 @@ void put_fifth_bits(uint32_t bits, int r, uint8_t* out) {
 }
 // Eight 32-blocks of q4_k or q5_k: nibbles of blocks 2 p and 2 p + 1 share bytes; bit s of high[i]
 // is the fifth bit of block s at k = i.
-void put_k_codes(const uint8_t* low, const uint8_t* high, int r, int64_t step, uint8_t* out) {
-  for (int p = 0; p < 4; ++p, low += 32, out += 2 * step) {
+void put_k_codes(const Section& s, const uint8_t* low, const uint8_t* high, int r, uint8_t* out) {
+  const int64_t step = s.code_bytes;
+  for (int p = 0; p < 4; ++p, low += 32, out += s.pair_bytes()) {
     for (int j = 0; j < 4; ++j) {
       const uint32_t a = word_at(low + 4 * j);
       const uint32_t b = word_at(low + 16 + 4 * j);
@@ -102,29 +81,30 @@ void put_k_codes(const uint8_t* low, const uint8_t* high, int r, int64_t step, u
 }
 // Eight 32-blocks of q6_k. In each half (128 values) low byte i holds the low nibbles of values i
 // and 64 + i, high byte i the high bits of values i, 32 + i, 64 + i and 96 + i.
-void put_q6_codes(const uint8_t* low, const uint8_t* high, int r, int64_t step, uint8_t* out) {
+void put_q6_codes(const Section& s, const uint8_t* low, const uint8_t* high, int r, uint8_t* out) {
   for (int half = 0; half < 2; ++half, low += 64, high += 32) {
-    for (int block = 0; block < 4; ++block, out += step) {
+    for (int block = 0; block < 4; ++block) {
       const uint8_t* nibbles = low + 32 * (block & 1);
       const int shift = block < 2 ? 0 : 4;
+      uint8_t* to = out + s.codes_at(4 * half + block) - s.codes_at(0);
       uint32_t planes[2] = {0, 0};
       for (int j = 0; j < 4; ++j) {
         const uint32_t a = (word_at(nibbles + 4 * j) >> shift) & kNibbles;
         const uint32_t b = (word_at(nibbles + 16 + 4 * j) >> shift) & kNibbles;
-        put_word(out + 64 * j + 4 * r, a | (b << 4));
+        put_word(to + 64 * j + 4 * r, a | (b << 4));
         planes[0] |= ((word_at(high + 4 * j) >> (2 * block)) & (3 * kOnes)) << (2 * j);
         planes[1] |= ((word_at(high + 16 + 4 * j) >> (2 * block)) & (3 * kOnes)) << (2 * j);
       }
-      put_word(out + 256 + 4 * r, planes[0]);
-      put_word(out + 320 + 4 * r, planes[1]);
+      put_word(to + 256 + 4 * r, planes[0]);
+      put_word(to + 320 + 4 * r, planes[1]);
     }
   }
 }
 
 // Codes of one block of a file to row r of a tile; out: its first 32-block.
-void put_codes(DType dtype, const std::byte* block, int r, int64_t step, uint8_t* out) {
+void put_codes(const Section& s, const std::byte* block, int r, uint8_t* out) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(block);
-  switch (dtype) {
+  switch (s.dtype) {
     case DType::q4_0:
       return put_nibbles(bytes + 2, r, out);
     case DType::q4_1:
@@ -139,11 +119,11 @@ void put_codes(DType dtype, const std::byte* block, int r, int64_t step, uint8_t
       for (int g = 0; g < 8; ++g) put_word(out + 64 * g + 4 * r, word_at(bytes + 2 + 4 * g));
       return;
     case DType::q4_k:
-      return put_k_codes(bytes + 16, nullptr, r, step, out);
+      return put_k_codes(s, bytes + 16, nullptr, r, out);
     case DType::q5_k:
-      return put_k_codes(bytes + 48, bytes + 16, r, step, out);
+      return put_k_codes(s, bytes + 48, bytes + 16, r, out);
     default:
-      return put_q6_codes(bytes, bytes + 128, r, step, out);
+      return put_q6_codes(s, bytes, bytes + 128, r, out);
   }
 }
 
@@ -199,15 +179,13 @@ void pack_block_tile(const Section& s, const std::byte* const* rows, std::byte* 
   if (!rows[kTileRows - 1]) std::memset(tile, 0, static_cast<size_t>(s.tile_bytes));
   BlockScales parts;
   for (int64_t b = 0; b < s.blocks; b += subs) {
-    std::byte* codes = tile + b * s.code_bytes;
-    std::byte* scales = tile + s.scales_at + b * s.scale_bytes;
-    std::byte* supers = tile + s.supers_at + b / 8 * s.super_bytes;
+    std::byte* supers = tile + s.supers_at(b);
     for (int r = 0; r < kTileRows && rows[r]; ++r) {
       const std::byte* block = rows[r] + b / subs * info.block_bytes;
-      put_codes(s.dtype, block, r, s.code_bytes, reinterpret_cast<uint8_t*>(codes));
+      put_codes(s, block, r, reinterpret_cast<uint8_t*>(tile + s.codes_at(b)));
       block_scales(s.dtype, block, parts);
       for (int sub = 0; sub < subs; ++sub)
-        put_scales(s.dtype, parts, sub, r, scales + sub * s.scale_bytes);
+        put_scales(s.dtype, parts, sub, r, tile + s.scales_at(b + sub));
       if (s.super_bytes) put_u16(supers, r, parts.scale);
       if (s.super_bytes == 64) put_u16(supers, 16 + r, parts.minimum);
     }
@@ -414,10 +392,9 @@ void PackedMatrix::dequantize_row(int64_t row, float* out) const {
   const int subs = static_cast<int>(dtype_info(s->dtype).block_elements / 32);
   for (int64_t b = 0; b < s->blocks; b += subs) {
     for (int sub = 0; sub < subs; ++sub) {
-      extract_codes(s->code_bytes,
-                    reinterpret_cast<const uint8_t*>(tile) + (b + sub) * s->code_bytes, r,
+      extract_codes(s->code_bytes, reinterpret_cast<const uint8_t*>(tile + s->codes_at(b + sub)), r,
                     parts.codes + 32 * sub);
-      const std::byte* scales = tile + s->scales_at + (b + sub) * s->scale_bytes;
+      const std::byte* scales = tile + s->scales_at(b + sub);
       if (s->dtype == DType::q6_k) {
         std::memcpy(parts.sub_scales + 2 * sub, scales + 2 * r, 2);
       } else if (s->super_bytes) {
@@ -429,7 +406,7 @@ void PackedMatrix::dequantize_row(int64_t row, float* out) const {
       }
     }
     if (s->super_bytes) {
-      const std::byte* supers = tile + s->supers_at + b / 8 * s->super_bytes;
+      const std::byte* supers = tile + s->supers_at(b);
       parts.scale = get_u16(supers, r);
       if (s->super_bytes == 64) parts.minimum = get_u16(supers, 16 + r);
     }

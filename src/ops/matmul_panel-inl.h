@@ -58,8 +58,9 @@ void unpack_tile(const Section& s, const std::byte* tile, int64_t first, int64_t
   using F = Format<kType>;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t block = first + b;
-    const auto* codes = reinterpret_cast<const uint8_t*>(tile) + block * s.code_bytes;
-    const RowScales scales = row_scales<kType>(s, tile, block);
+    const auto* codes = reinterpret_cast<const uint8_t*>(tile + s.codes_at(block));
+    const std::byte* scales_at = tile + s.scales_at(block);
+    const RowScales scales = row_scales<kType>(scales_at, tile + s.supers_at(block));
     unroll<8>([&](auto g) HEDDLE_LAMBDA {
       __m512i w = load_codes<F::kBits>(codes, g);
       if constexpr (F::kBits == 8) w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
@@ -68,7 +69,7 @@ void unpack_tile(const Section& s, const std::byte* tile, int64_t first, int64_t
     store16(scales.scale, out.scales[b][index]);
     if constexpr (F::kMinimum) store16(scales.minimum, out.minima[b][index]);
     if constexpr (kType == DType::q6_k) {
-      const HalfScales halves = half_scales(tile + s.scales_at + block * s.scale_bytes);
+      const HalfScales halves = half_scales(scales_at);
       _mm512_store_ps(out.halves[b][0][index], halves.first);
       _mm512_store_ps(out.halves[b][1][index], halves.second);
     }
@@ -200,18 +201,14 @@ HWY_NOINLINE void panel_outliers(const Panel& panel, const Outlier* outliers, co
 class PanelFetch {
  public:
   PanelFetch(const Section& s, const std::byte* tile, int64_t tiles, int64_t first, int64_t quads)
-      : s_(s), tiles_(tiles), codes_(tile + first * s.code_bytes) {
-    const int64_t bytes = std::min(kPanelBlocks, s.blocks - first) * s.code_bytes;
-    lines_ = (bytes + 63) / 64;
+      : s_(s), tiles_(tiles), from_(tile + s.pair_at(first) - s.super_bytes) {
+    const int64_t end = s.pair_at(std::min(first + kPanelBlocks, s.blocks + s.blocks % 2));
+    lines_ = (end - s.pair_at(first) + 63) / 64;
     portion_ = (lines_ * tiles + quads - 1) / quads;
-    const std::byte* scales = tile + s.scales_at + first * s.scale_bytes;
-    for (int64_t i = 0; i < tiles; ++i)
-      for (int64_t at = 0; at < std::min(kPanelBlocks, s.blocks - first) * s.scale_bytes; at += 64)
-        hwy::Prefetch(scales + i * s.tile_bytes + at);
   }
   HWY_INLINE void step() {
     for (int64_t n = 0; n < portion_ && at_ < tiles_; ++n) {
-      hwy::Prefetch(codes_ + at_ * s_.tile_bytes + 64 * line_);
+      hwy::Prefetch(from_ + at_ * s_.tile_bytes + 64 * line_);
       if (++line_ == lines_) {
         line_ = 0;
         ++at_;
@@ -222,7 +219,7 @@ class PanelFetch {
  private:
   const Section& s_;
   int64_t tiles_;
-  const std::byte* codes_;
+  const std::byte* from_;
   int64_t lines_;
   int64_t portion_;
   int64_t at_ = 0;
