@@ -25,8 +25,8 @@ state::StatePart KvShape::key_part(int64_t window) const {
 
 state::StatePart KvShape::value_part(int64_t window) const {
   state::StatePart result = part("v", *this, window);
-  result.strips = kv_heads;
-  result.strip = value_width;
+  result.strips = kv_heads * value_width / value_band();
+  result.strip = value_band();
   return result;
 }
 

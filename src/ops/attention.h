@@ -19,13 +19,22 @@
 
 namespace heddle::ops {
 
-// The two state parts that attention reads: keys transposed, a page is [G][K][64] (strips G K of
-// one element), values token-major in each head, [G][64][V].
+// The two state parts that attention reads. Keys are transposed, a page is [G][K][64]: strips of
+// one element. Values are token-major in bands of S columns, [G][V / S][64][S]: strips of S
+// elements, so that a kernel that takes 64 columns at a time reads a page in the order of
+// addresses.
 struct KvShape {
   int64_t kv_heads = 0;       // G
   int64_t key_width = 0;      // K
   int64_t value_width = 0;    // V
   DType dtype = DType::bf16;  // or f32
+
+  int64_t value_band() const { return value_width % 64 == 0 ? 64 : value_width; }  // S
+  // Element v of head g's value in slot `slot` of a page.
+  int64_t value_at(int64_t g, int64_t slot, int64_t v) const {
+    const int64_t band = value_band();
+    return (g * value_width + v / band * band) * state::kPageTokens + slot * band + v % band;
+  }
 
   // window 0: every record is kept; else the last `window` records before the next token.
   state::StatePart key_part(int64_t window) const;

@@ -1,7 +1,7 @@
 // Attention over pages: O = softmax(scale Q K^T) V for tiles of query rows.
 //
-// A task owns (tile of rows, kv head) or, when a sequence has few rows and a long past, (tile, kv
-// head, split of 512 keys), so that one decoded token keeps every thread busy. A tile's rows are
+// A task owns (tile of rows, kv head) or, when a sequence has few rows, (tile, some kv heads, split
+// of 512 keys), so that one decoded token keeps every thread busy. A tile's rows are
 // tokens x the heads of a group: each K/V page is read once for all of them. Products are
 // register-blocked: 6 rows x 2 (AVX2) or 4 (AVX-512) vectors of keys or value columns, reduced one
 // dim or key at a time with fused multiply-adds, so every row meets the same order of operations in
@@ -36,6 +36,7 @@ HWY_EXPORT(finish_tile);
 
 namespace {
 
+using attention_tile::kFewRows;
 using attention_tile::Plan;
 using attention_tile::Scratch;
 using attention_tile::Tile;
@@ -45,17 +46,18 @@ using attention_tile::Tile;
 int64_t tile_rows(const KvShape& shape) {
   return shape.key_width + shape.value_width <= 160 ? 192 : 96;
 }
-// Tiles of at most so many rows may run their splits as separate tasks.
-constexpr int64_t kSplitRows = 24;
 // Multiply-adds that are worth waking another thread for.
 constexpr double kParallelWork = 100e3;
 
 struct Task {
   int32_t tile;
-  int32_t kv_head;
+  int32_t kv_head;  // first
+  int32_t heads;
   int32_t split;  // -1: all
   double work;    // multiply-adds
 };
+// So many tasks a thread, if the heads allow it, so that the threads finish together.
+constexpr int64_t kTasksPerThread = 4;
 
 // Whether row i's ancestors among the segment's rows lie in consecutive slots.
 bool consecutive(const state::Segment& segment, int64_t i) {
@@ -101,35 +103,49 @@ Scratch allocate_scratch(backend::Arena& arena, const Plan& plan) {
 }
 
 // Completes the tiles (which splits they touch, memory for partial results) and lists the tasks.
-std::vector<Task> plan_tasks(backend::Arena& arena, Plan& plan, std::vector<Tile>& tiles) {
+std::vector<Task> plan_tasks(backend::Context& ctx, Plan& plan, std::vector<Tile>& tiles) {
   const AttentionArgs& args = *plan.args;
   const KvShape& shape = args.kv.shape;
   constexpr int64_t kSplit = kSplitPages * 64;
+  const auto few = [&](const Tile& tile) { return tile.tokens * plan.group <= kFewRows; };
+  int64_t parts = 0;  // of tiles with few rows
+  for (Tile& tile : tiles) {
+    const state::Segment& segment = args.kv.batch->segments[static_cast<size_t>(tile.segment)];
+    const int64_t first = args.kv.batch->positions[static_cast<size_t>(segment.row + tile.row)];
+    tile.last = first + tile.tokens - 1;
+    tile.oldest = args.window > 0 ? std::max<int64_t>(0, first - args.window + 1) : 0;
+    tile.first_split = tile.oldest / kSplit;
+    tile.splits = tile.last / kSplit - tile.first_split + 1;
+    if (few(tile)) parts += tile.splits;
+  }
+  // Heads that one task takes: a page is then read in longer runs.
+  const int64_t wanted = kTasksPerThread * ctx.pool.threads();
+  const int64_t groups =
+      std::clamp<int64_t>((wanted + parts - 1) / std::max<int64_t>(parts, 1), 1, shape.kv_heads);
   std::vector<Task> tasks;
   for (size_t n = 0; n < tiles.size(); ++n) {
     Tile& tile = tiles[n];
-    const state::Segment& segment = args.kv.batch->segments[static_cast<size_t>(tile.segment)];
-    const int64_t first = args.kv.batch->positions[static_cast<size_t>(segment.row + tile.row)];
-    const int64_t last = first + tile.tokens - 1;
-    const int64_t oldest = args.window > 0 ? std::max<int64_t>(0, first - args.window + 1) : 0;
     const int64_t rows = tile.tokens * plan.group;
-    tile.first_split = oldest / kSplit;
-    tile.splits = last / kSplit - tile.first_split + 1;
-    plan.max_rows = std::max(plan.max_rows, rows);
-    const bool split = rows <= kSplitRows && tile.splits > 1;
+    const bool split = few(tile) && tile.splits > 1;
     if (split)
       tile.partials =
-          arena.allocate<float>(shape.kv_heads * tile.splits * rows * plan.partial_width());
+          ctx.scratch.allocate<float>(shape.kv_heads * tile.splits * rows * plan.partial_width());
+    // A page that is gathered or widened is one head's.
+    const bool direct = few(tile) && !tile.gather && shape.value_width % 16 == 0;
+    const int64_t count = direct ? groups : shape.kv_heads;
     const double per_key = static_cast<double>(rows * (shape.key_width + shape.value_width));
-    for (int64_t g = 0; g < shape.kv_heads; ++g) {
-      if (!split) {
-        tasks.push_back({static_cast<int32_t>(n), static_cast<int32_t>(g), -1,
-                         per_key * static_cast<double>(last - oldest + 1)});
-        continue;
-      }
-      for (int64_t s = 0; s < tile.splits; ++s)
-        tasks.push_back({static_cast<int32_t>(n), static_cast<int32_t>(g), static_cast<int32_t>(s),
-                         per_key * kSplit});
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t head = shape.kv_heads * i / count;
+      const int64_t heads = shape.kv_heads * (i + 1) / count - head;
+      plan.max_rows = std::max(plan.max_rows, heads * rows);
+      const double work = per_key * static_cast<double>(heads);
+      const auto add = [&](int64_t s, int64_t keys) {
+        tasks.push_back({static_cast<int32_t>(n), static_cast<int32_t>(head),
+                         static_cast<int32_t>(heads), static_cast<int32_t>(s),
+                         work * static_cast<double>(keys)});
+      };
+      if (!split) add(-1, tile.last - tile.oldest + 1);
+      for (int64_t s = 0; split && s < tile.splits; ++s) add(s, kSplit);
     }
   }
   // Long tasks first, so that the threads finish together.
@@ -199,7 +215,7 @@ void cpu::attention(backend::Context& ctx, const AttentionArgs& args) {
   std::vector<Tile> tiles;
   for (size_t s = 0; s < args.kv.batch->segments.size(); ++s)
     add_tiles(args, static_cast<int64_t>(s), tile_tokens, tiles);
-  const std::vector<Task> tasks = plan_tasks(ctx.scratch, plan, tiles);
+  const std::vector<Task> tasks = plan_tasks(ctx, plan, tiles);
   double work = 0;
   for (const Task& task : tasks) work += task.work;
   const bool parallel = work > kParallelWork;
@@ -210,7 +226,7 @@ void cpu::attention(backend::Context& ctx, const AttentionArgs& args) {
   const auto attend = HWY_DYNAMIC_DISPATCH(attend_tile);
   share(ctx.pool, static_cast<int64_t>(tasks.size()), parallel, [&](int64_t i, int thread) {
     const Task& task = tasks[static_cast<size_t>(i)];
-    attend(plan, tiles[static_cast<size_t>(task.tile)], task.kv_head, task.split,
+    attend(plan, tiles[static_cast<size_t>(task.tile)], task.kv_head, task.heads, task.split,
            scratch[static_cast<size_t>(thread)]);
   });
   const auto finish = HWY_DYNAMIC_DISPATCH(finish_tile);

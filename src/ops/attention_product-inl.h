@@ -77,8 +77,16 @@ static HWY_INLINE F32x16 exp2(F32x16 x) {
 }
 static HWY_INLINE float exp2_one(float x) { return hn::GetLane(exp2(hn::Set(DF(), x))); }
 
+// What a product fetches on its way, as many bytes as it reads, so that memory and arithmetic
+// overlap: from `at` on, after `bytes` of it from `then` on. nullptr: nothing.
+struct Fetch {
+  const std::byte* at = nullptr;
+  const std::byte* then = nullptr;
+  int64_t bytes = 0;
+};
+
 // scores: c[r][...] = sum_d a[d * M + r] b[d][...]
-// values: c[r][...] = c[r][...] factor[r] + sum_j a[r * 64 + j] b[j][...]
+// values: c[r][...] += sum_j a[r * 64 + j] b[j][...]
 struct Product {
   const float* a;
   const void* b;
@@ -86,10 +94,7 @@ struct Product {
   int64_t count;  // of d or j
   float* c;
   int64_t c_stride;
-  const float* factor;
-  // Bytes from b to what the next page will read in its place: fetched on the way, so that memory
-  // and arithmetic overlap. 0: nothing known.
-  int64_t ahead;
+  Fetch fetch;
 };
 
 template <int M, int N, class Source, bool kScores>
@@ -100,15 +105,15 @@ HWY_NOINLINE void product(const Product& p) {
   const int64_t stride = p.b_stride;
   float* const out = p.c;
   const int64_t out_stride = p.c_stride;
-  [[maybe_unused]] const int64_t ahead = p.ahead;
+  constexpr size_t kBytes = N * kLanes * sizeof(typename Source::T);  // of a row of b
+  [[maybe_unused]] const std::byte* fetch = p.fetch.at;
+  [[maybe_unused]] const int64_t then = p.count - p.fetch.bytes / static_cast<int64_t>(kBytes);
   VF c[M][N];
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
-      c[r][n] = kScores ? hn::Zero(d)
-                        : hn::Mul(hn::LoadU(d, out + r * out_stride + n * kLanes),
-                                  hn::Set(d, p.factor[r]));
+      c[r][n] = kScores ? hn::Zero(d) : hn::LoadU(d, out + r * out_stride + n * kLanes);
   }
   for (int64_t k = p.count; k > 0; --k) {
     // The shorter side is held in registers while the longer one passes: M N + min(M, N) + 1
@@ -135,12 +140,12 @@ HWY_NOINLINE void product(const Product& p) {
       }
     }
     if constexpr (Source::kFetchAhead) {
-      constexpr size_t kBytes = N * kLanes * sizeof(typename Source::T);
-      const auto* next = reinterpret_cast<const std::byte*>(b) + ahead;
-      // Two products share each line: one fetches those of even rows, the other those of odd ones,
-      // so that requests are spread evenly.
-      if (kBytes > 32 || ((reinterpret_cast<uintptr_t>(next) >> 5 ^ static_cast<uintptr_t>(k)) & 1))
-        for (size_t n = 0; n < kBytes; n += 64) hwy::Prefetch(next + n);
+      if (fetch != nullptr) {
+        if (k == then) fetch = p.fetch.then;
+        if (kBytes >= 64 || reinterpret_cast<uintptr_t>(fetch) % 64 == 0)
+          for (size_t n = 0; n < kBytes; n += 64) hwy::Prefetch(fetch + n);
+        fetch += kBytes;
+      }
     }
     a += kScores ? M : 1;
     b += stride;

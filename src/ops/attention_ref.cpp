@@ -48,7 +48,7 @@ struct Row {
   double value(int64_t g, int64_t j, int64_t v) const {
     const int64_t s = slot(j);
     return load(kv.shape.dtype, kv.state->at(segment, kv.value_part).pages[s / 64],
-                (g * 64 + s % 64) * kv.shape.value_width + v);
+                kv.shape.value_at(g, s % 64, v));
   }
 };
 
@@ -94,7 +94,7 @@ void ref::store_kv(backend::Context&, const StoreKvArgs& args) {
       for (int64_t g = 0; g < shape.kv_heads; ++g)
         for (int64_t e = 0; e < shape.value_width; ++e)
           store(shape.dtype, v[g * shape.value_width + e], value_page,
-                (g * 64 + slot % 64) * shape.value_width + e);
+                shape.value_at(g, slot % 64, e));
     }
   }
 }

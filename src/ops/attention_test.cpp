@@ -182,6 +182,8 @@ const Setting kSettings[] = {
     {"mha_f32", 2, 2, 8, 24, 0, 0, false, DType::f32},
     {"odd", 7, 1, 10, 13},
     {"wide", 4, 1, 64, 80},
+    {"banded", 8, 4, 32, 128},
+    {"banded_window_f32", 4, 2, 24, 192, 70, 0, false, DType::f32},
     {"window_small", 4, 2, 16, 16, 5},
     {"window_pages", 3, 1, 16, 32, 100},
     {"capped_sinks", 4, 2, 12, 20, 0, 5, true},

@@ -6,6 +6,11 @@
 
 namespace heddle::ops::attention_tile {
 
+// Tiles of at most so many rows of a head may run their splits as separate tasks, and read pages as
+// they are, several heads in one task, if values fill their vectors; others widen a page for one
+// head.
+constexpr int64_t kFewRows = 24;
+
 // Rows of one segment whose heads of one group share every page they read.
 struct Tile {
   int64_t segment = 0;
@@ -13,6 +18,8 @@ struct Tile {
   int64_t tokens = 0;
   // A single draft whose ancestors do not lie in consecutive slots: its pages are gathered first.
   bool gather = false;
+  int64_t oldest = 0;  // key that the first row sees
+  int64_t last = 0;    // that the last one does
   int64_t first_split = 0;
   int64_t splits = 0;
   float* partials = nullptr;  // [G, splits, rows, partial_width]: splits run as tasks of their own
@@ -23,7 +30,7 @@ struct Plan {
   const AttentionArgs* args = nullptr;
   int64_t group = 1;         // query heads of a kv head
   int64_t padded_width = 0;  // V rounded up to 16 floats; row stride of accumulators
-  int64_t max_rows = 0;      // of a tile
+  int64_t max_rows = 0;      // of a task
   int64_t threads = 1;       // that take splits in turn
   int64_t partial_width() const { return padded_width + 16; }
 };

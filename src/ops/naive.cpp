@@ -154,7 +154,7 @@ void attend(const AttentionArgs& args, int64_t n, int64_t position, int64_t h, c
     float o = 0;
     for (int64_t j = first; j <= position; ++j)
       o += p[static_cast<size_t>(j - first)] *
-           read(s.dtype, values.pages[j / 64], (g * 64 + j % 64) * s.value_width + e);
+           read(s.dtype, values.pages[j / 64], s.value_at(g, j % 64, e));
     out[e] = o / total;
   }
 }
