@@ -230,6 +230,7 @@ void delta_rule_kernels(KernelSuite& suite) {
   sizes.key_dim = sizes.value_dim = 128;
   delta_case(suite, sizes, 64, 512);
   delta_case(suite, sizes, 64, 1);       // just after a fold
+  delta_case(suite, sizes, 64 + 16, 1);  // half of the records of a block: the average step
   delta_case(suite, sizes, 64 + 31, 1);  // all records of a block, and a fold
 }
 

@@ -30,6 +30,8 @@ HWY_BEFORE_NAMESPACE();
 namespace heddle::mixers::gated_delta_net {
 namespace HWY_NAMESPACE {
 
+// Floats of the open records that are fetched while convolution and norm go on.
+constexpr int64_t kRecordsAhead = 4 << 10;
 // Rows of projections that are fetched ahead of use.
 constexpr int64_t kRowsAhead = 6;
 
@@ -75,6 +77,9 @@ class Task {
     const float* summary = view_.summary;
     Block block;
     block.slot = segment_.start % kFold;
+    // Decode meets its records before anything else of the state.
+    if (segment_.length == 1)
+      prefetch(open_ + s_.strip_at(head_, 0), std::min(block.slot * s_.strip(), kRecordsAhead));
     while (block.row < segment_.length) {
       block.tokens = std::min(kFold - block.slot, segment_.length - block.row);
       const int64_t end = block.row + block.tokens;
@@ -280,10 +285,6 @@ class Task {
       return;
     }
     const int64_t pad = s_.key_pad();
-    if (rows == 2 && count == 4)
-      return product_tile<2, 4>(tmp_.a, pad, state, s_.key_dim, tmp_.product, stride);
-    if (rows == 2 && count == 2)
-      return product_tile<2, 2>(tmp_.a, pad, state, s_.key_dim, tmp_.product, stride);
     for (int64_t p = 0; p < count; ++p)
       for (int64_t r = 0; r < rows; r += kTile) {
         const float* a = tmp_.a + r * pad;
@@ -291,7 +292,7 @@ class Task {
         const int64_t k_count = s_.key_dim;
         float* out = tmp_.product + p * stride + r * kLanes;
         with_rows(std::min<int64_t>(kTile, rows - r), [=]<int kRows>() HWY_ATTR {
-          product_tile<kRows, 1>(a, pad, panel_state, k_count, out, 0);
+          product_tile<kRows>(a, pad, panel_state, k_count, out);
         });
       }
   }

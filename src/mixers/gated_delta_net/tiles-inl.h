@@ -3,6 +3,7 @@
 // of the tile that computes it does not show in its bits.
 #include <hwy/cache_control.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "ops/math-inl.h"
@@ -25,8 +26,8 @@ using math::F32x16;
 // AVX-512: one, of 32).
 constexpr int kTile = math::kParts == 1 ? 12 : 6;
 
-// Cache lines of the state fetched ahead of use in decode.
-constexpr int64_t kAhead = 24;
+// How far ahead decode fetches the state: a little more than a core reads while memory answers.
+constexpr int64_t kFetchBytes = 6 << 10;
 
 // Calls f.operator()<n>() with n = rows, 1 <= rows <= kTile.
 template <class F>
@@ -63,39 +64,29 @@ HWY_INLINE void with_rows(int64_t rows, F f) {
   }
 }
 
-// out[p][r][lane] = sum_k a[r][k] panel[p][k][lane]: kRows rows against kPanels panels of the
-// state, k in order. a: row stride a_stride; out: panels out_stride apart.
-template <int kRows, int kPanels>
+// out[r][lane] = sum_k a[r][k] panel[k][lane]: kRows rows against a panel of the state, k in order.
+// a: row stride a_stride.
+template <int kRows>
 HWY_NOINLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
-                               const float* HWY_RESTRICT state, int64_t k_count,
-                               float* HWY_RESTRICT out, int64_t out_stride) {
-  F32x16 acc[kPanels][kRows];
-#pragma GCC unroll 4
-  for (int p = 0; p < kPanels; ++p)
+                               const float* HWY_RESTRICT panel, int64_t k_count,
+                               float* HWY_RESTRICT out) {
+  F32x16 acc[kRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) acc[p][r] = math::zero16();
-  for (int64_t k = 0; k < k_count; ++k) {
-    F32x16 s[kPanels];
-    if constexpr (kPanels > 1) {  // one token: bound by memory, and by how early it is asked
-#pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) hwy::Prefetch(state + (p * k_count + k + kAhead) * 16);
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) s[p] = math::load16(state + (p * k_count + k) * 16);
+  for (int r = 0; r < kRows; ++r) acc[r] = math::zero16();
+  for (int64_t k = 0; k < k_count; ++k, panel += 16) {
+    // One token reads the state once, panel after panel, and is bound by how early it is asked for.
+    if constexpr (kRows == 2)
+      hwy::Prefetch(reinterpret_cast<const std::byte*>(panel) + kFetchBytes);
+    const F32x16 s = math::load16(panel);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const math::VF x = math::hn::Set(math::DF(), a[r * a_stride + k]);
-#pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p)
 #pragma GCC unroll 16
-        for (int i = 0; i < math::kParts; ++i)
-          acc[p][r].v[i] = math::fma(x, s[p].v[i], acc[p][r].v[i]);
+      for (int i = 0; i < math::kParts; ++i) acc[r].v[i] = math::fma(x, s.v[i], acc[r].v[i]);
     }
   }
-#pragma GCC unroll 4
-  for (int p = 0; p < kPanels; ++p)
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) math::store16(acc[p][r], out + p * out_stride + r * 16);
+  for (int r = 0; r < kRows; ++r) math::store16(acc[r], out + r * 16);
 }
 
 // Rows t .. t + kRows of a chain, whose row t stands at slot `slot`; u [F][16] holds slots before
