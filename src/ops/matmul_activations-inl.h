@@ -43,26 +43,61 @@ HWY_INLINE float largest_of(F32x16 x0, F32x16 x1) {
   return value;
 }
 
-// Whether a value of magnitude `largest` stands out of its block.
-HWY_INLINE bool stands_out(F32x16 x0, F32x16 x1, float largest) {
-  const float others = sum(fma(x0, x0, mul(x1, x1))) - largest * largest;
-  constexpr float kSquares = kOutlierDeviations * kOutlierDeviations / 31.0f;
-  return largest > 1e-30f && largest * largest > kSquares * others;
+constexpr float kOutlierSquares = kOutlierDeviations * kOutlierDeviations;
+
+HWY_INLINE float sum_squares(F32x16 x0, F32x16 x1) { return sum(fma(x0, x0, mul(x1, x1))); }
+
+// x with zeros instead of the values of one magnitude.
+HWY_INLINE F32x16 without(F32x16 x, float magnitude) {
+  return F32x16::build([&](int i) HWY_ATTR {
+    return hn::IfThenZeroElse(hn::Eq(hn::Abs(x.v[i]), hn::Set(DF(), magnitude)), x.v[i]);
+  });
+}
+
+// Whether some value of a block may stand out: it does if alone, or with a second one, it is
+// kOutlierDeviations times the root mean square of the rest.
+HWY_INLINE bool may_stand_out(F32x16 x0, F32x16 x1, float largest) {
+  const float square = largest * largest;
+  constexpr float kTwoAlike = 1.0f + 30.0f / kOutlierSquares;
+  if (largest <= 1e-30f || square * kTwoAlike <= sum_squares(x0, x1) - square) return false;
+  const F32x16 y0 = without(x0, largest);
+  const F32x16 y1 = without(x1, largest);
+  const float others = sum_squares(y0, y1);
+  const float second = largest_of(y0, y1);
+  const float rest = std::max(others - second * second, 0.0f) * 0.999f;
+  return square * 31 > kOutlierSquares * others || second * second * 30 > kOutlierSquares * rest;
 }
 
 // Takes the values that stand out from x [32], zeroing them; returns how many. `largest` becomes
 // that of what is left.
 HWY_NOINLINE int take_outliers(float* x, float& largest, Outlier* out) {
-  int count = 0;
-  while (count < kBlockOutliers && stands_out(load16(x), load16(x + 16), largest)) {
+  const auto take = [&](float magnitude) HWY_ATTR {
     int at = 0;
-    while (std::abs(x[at]) != largest) ++at;
-    out[count++] = {at, x[at]};
+    while (std::abs(x[at]) != magnitude) ++at;
+    const Outlier taken{at, x[at]};
     x[at] = 0;
+    return taken;
+  };
+  static_assert(kBlockOutliers == 2);
+  const Outlier first = take(largest);
+  const float second_largest = largest_of(load16(x), load16(x + 16));
+  const float others = sum_squares(load16(x), load16(x + 16));
+  const Outlier second = take(second_largest);
+  const float rest = sum_squares(load16(x), load16(x + 16));
+  if (second_largest > 1e-30f && second_largest * second_largest * 30 > kOutlierSquares * rest) {
+    out[0] = first.k < second.k ? first : second;
+    out[1] = first.k < second.k ? second : first;
     largest = largest_of(load16(x), load16(x + 16));
+    return 2;
   }
-  if (count == 2 && out[1].k < out[0].k) std::swap(out[0], out[1]);
-  return count;
+  x[second.k] = second.value;
+  if (largest * largest * 31 > kOutlierSquares * others) {
+    out[0] = first;
+    largest = second_largest;
+    return 1;
+  }
+  x[first.k] = first.value;
+  return 0;
 }
 
 HWY_INLINE void sum_halves(const int8_t* codes, int32_t* halves) {
@@ -93,7 +128,7 @@ HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier*
     sums.scale = NAN;
     return sums;
   }
-  if (stands_out(x0, x1, largest)) {
+  if (may_stand_out(x0, x1, largest)) {
     HWY_ALIGN float x[32];
     store16(x0, x);
     store16(x1, x + 16);

@@ -297,6 +297,37 @@ TEST(Matmul, ErrorWithinTwiceTheNaiveOne) {
   ASSERT_TRUE(use_target("auto"));
 }
 
+// One value or two a thousand times as large as the others of their block: with one scale for all
+// of them the others would be zeros.
+TEST(Matmul, ValuesThatStandOutLeaveTheOthersTheirPrecision) {
+  Runner run(2);
+  const int64_t cols = 512, tokens = 17, rows = 33;
+  auto others = random_rows(tokens * cols, 51);
+  for (size_t i = 0; i < others.size(); i += 16) others[i] = 0;
+  auto x = others;
+  const float large[] = {2500, -1200, 900, -900, 0, 1500};
+  for (size_t i = 0; i < x.size(); i += 16) x[i] = large[i / 16 % 6];
+  for (const std::string_view target : supported_targets()) {
+    ASSERT_TRUE(use_target(target));
+    for (const DType type : kAllTypes) {
+      const PackedMatrix w = run.pack_one(random_matrix(type, rows, cols, 52));
+      const auto want = exact(w, x, tokens);
+      double squares = 0;
+      for (const double y : exact(w, others, tokens)) squares += y * y;
+      const double scale = std::sqrt(squares / static_cast<double>(want.size()));
+      for (const int64_t chunk : {int64_t{1}, tokens}) {
+        for (int64_t t = 0; t < tokens; t += chunk) {
+          const auto y = run.multiply(w, x.data() + t * cols, chunk);
+          for (size_t i = 0; i < y.size(); ++i)
+            ASSERT_NEAR(y[i], want[static_cast<size_t>(t * rows) + i], 0.05 * scale)
+                << target << " " << dtype_info(type).name << " chunk " << chunk << " at " << i;
+        }
+      }
+    }
+  }
+  ASSERT_TRUE(use_target("auto"));
+}
+
 // One row's bits: alone, in any batch, on any number of threads, on any target.
 TEST(Matmul, BitsDependOnTheRowAlone) {
   constexpr int64_t kTokens = 64;
