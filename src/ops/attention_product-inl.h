@@ -78,7 +78,8 @@ static HWY_INLINE F32x16 exp2(F32x16 x) {
 static HWY_INLINE float exp2_one(float x) { return hn::GetLane(exp2(hn::Set(DF(), x))); }
 
 // What a product fetches on its way, as many bytes as it reads, so that memory and arithmetic
-// overlap: from `at` on, after `bytes` of it from `then` on. nullptr: nothing.
+// overlap: from `at` on (nullptr: nothing), after `bytes` of it from `then` on (nullptr: no
+// change).
 struct Fetch {
   const std::byte* at = nullptr;
   const std::byte* then = nullptr;
@@ -107,7 +108,8 @@ HWY_NOINLINE void product(const Product& p) {
   const int64_t out_stride = p.c_stride;
   constexpr size_t kBytes = N * kLanes * sizeof(typename Source::T);  // of a row of b
   [[maybe_unused]] const std::byte* fetch = p.fetch.at;
-  [[maybe_unused]] const int64_t then = p.count - p.fetch.bytes / static_cast<int64_t>(kBytes);
+  [[maybe_unused]] const int64_t then =
+      p.fetch.then == nullptr ? 0 : p.count - p.fetch.bytes / static_cast<int64_t>(kBytes);
   VF c[M][N];
 #pragma GCC unroll 8
   for (int r = 0; r < M; ++r) {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <utility>
+#include <type_traits>
 
 #include "ops/matmul.h"
 #include "ops/matmul_layout.h"
@@ -152,28 +152,62 @@ HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier*
   return sums;
 }
 
-// The planes' numbers of one block, by token of a group.
-struct PlaneNumbers {
-  int32_t at[Activations::kPlanes][4];
+// Numbers of one block of one token to the planes in use, at `index`.
+HWY_INLINE void put_planes(const Activations& out, int64_t index, const BlockSums& sums) {
+  const int32_t first = sums.halves[0];
+  const int32_t second = sums.halves[1];
+  const int32_t sum = first + second;
+  const auto put = [&](Activations::Plane plane, auto... values) HWY_ATTR {
+    if ((out.used >> plane & 1) == 0) return;
+    const std::common_type_t<decltype(values)...> all[] = {values...};
+    static_assert(sizeof all == 4);
+    std::memcpy(out.planes + plane * out.plane_size() + index, all, 4);
+  };
+  put(Activations::kScale, sums.scale);
+  put(Activations::kScaledSum, sums.scale * static_cast<float>(sum));
+  put(Activations::kMinus8, -8 * sum);
+  put(Activations::kMinus16, -16 * sum);
+  put(Activations::kMinus128, -128 * sum);
+  const auto fours = static_cast<int16_t>(-4 * sum);
+  put(Activations::kMinus4Pair, fours, fours);
+  put(Activations::kHalves, static_cast<int16_t>(first), static_cast<int16_t>(second));
+  put(Activations::kMinus32Half, -32 * first);
+  put(Activations::kMinus32Rest, -32 * second);
+}
 
-  HWY_INLINE void put(int64_t t, const BlockSums& sums) {
-    const int32_t first = sums.halves[0];
-    const int32_t second = sums.halves[1];
-    const int32_t sum = first + second;
-    const float scaled_sum = sums.scale * static_cast<float>(sum);
-    const int16_t fours[2] = {static_cast<int16_t>(-4 * sum), static_cast<int16_t>(-4 * sum)};
-    const int16_t halves[2] = {static_cast<int16_t>(first), static_cast<int16_t>(second)};
-    std::memcpy(&at[Activations::kScale][t], &sums.scale, 4);
-    std::memcpy(&at[Activations::kScaledSum][t], &scaled_sum, 4);
-    at[Activations::kMinus8][t] = -8 * sum;
-    at[Activations::kMinus16][t] = -16 * sum;
-    at[Activations::kMinus128][t] = -128 * sum;
-    std::memcpy(&at[Activations::kMinus4Pair][t], fours, 4);
-    std::memcpy(&at[Activations::kHalves][t], halves, 4);
-    at[Activations::kMinus32Half][t] = -32 * first;
-    at[Activations::kMinus32Rest][t] = -32 * second;
+// Codes of a block, [kWidth][32], to groups of four bytes with the tokens side by side.
+template <int kWidth>
+HWY_INLINE void interleave(const int8_t (*codes)[32], int8_t* to) {
+  if constexpr (kWidth == 1) {
+    std::memcpy(to, codes[0], 32);
+    return;
   }
-};
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (kWidth == 4) {
+    const hn::FixedTag<uint32_t, 4> d;
+    const hn::Repartition<uint64_t, decltype(d)> d64;
+    for (int half = 0; half < 2; ++half, to += 64) {
+      const auto row = [&](int t) HWY_ATTR {
+        return hn::LoadU(d, reinterpret_cast<const uint32_t*>(codes[t] + 16 * half));
+      };
+      const auto put = [&](auto low, auto high, int64_t at) HWY_ATTR {
+        auto* out = reinterpret_cast<uint32_t*>(to + at);
+        hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d64, low, high)), d, out);
+        hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d64, low, high)), d, out + 4);
+      };
+      const auto pairs = [&](auto v) HWY_ATTR { return hn::BitCast(d64, v); };
+      put(pairs(hn::InterleaveLower(d, row(0), row(1))),
+          pairs(hn::InterleaveLower(d, row(2), row(3))), 0);
+      put(pairs(hn::InterleaveUpper(d, row(0), row(1))),
+          pairs(hn::InterleaveUpper(d, row(2), row(3))), 32);
+    }
+    return;
+  }
+#endif
+  for (int64_t g = 0; g < 8; ++g)
+    for (int64_t t = 0; t < kWidth; ++t)
+      std::memcpy(to + 4 * (g * kWidth + t), codes[t] + 4 * g, 4);
+}
 
 // Block b of one group.
 template <int kWidth>
@@ -184,7 +218,7 @@ HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& 
   int32_t* counts = out.outlier_counts + outliers_at;
   if (b % Activations::kStretch == 0) std::fill(counts, counts + kWidth, 0);
   alignas(64) int8_t codes[kWidth][32];
-  PlaneNumbers numbers;
+  const int64_t index = out.index(group, b) * kWidth;
   for (int64_t t = 0; t < kWidth; ++t) {
     const int64_t token = group * kWidth + t;
     BlockSums sums{0.0f, {0, 0}};
@@ -199,15 +233,9 @@ HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& 
     } else {
       std::memset(codes[t], 0, sizeof codes[t]);
     }
-    numbers.put(t, sums);
+    put_planes(out, index + t, sums);
   }
-  const int64_t index = out.index(group, b) * kWidth;
-  for (int64_t g = 0; g < 8; ++g)
-    for (int64_t t = 0; t < kWidth; ++t)
-      std::memcpy(out.codes + 32 * index + 4 * (g * kWidth + t), codes[t] + 4 * g, 4);
-  for (int64_t p = 0; p < Activations::kPlanes; ++p)
-    if (out.used >> p & 1)
-      std::memcpy(out.planes + p * out.plane_size() + index, numbers.at[p], 4 * kWidth);
+  interleave<kWidth>(codes, out.codes + 32 * index);
 }
 
 template <int kWidth>
