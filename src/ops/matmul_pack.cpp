@@ -17,6 +17,7 @@ namespace {
 bool is_float(DType dtype) {
   return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
 }
+
 Section make_section(DType dtype, int64_t rows, int64_t cols) {
   Section s;
   s.dtype = dtype;

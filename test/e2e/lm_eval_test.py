@@ -16,25 +16,36 @@ import numpy
 FOLDER = pathlib.Path(__file__).parent / "lm_eval"
 
 
+def logits_of(heddle, model, ids):
+    with tempfile.TemporaryDirectory() as name:
+        ids_file, out = pathlib.Path(name) / "ids.json", pathlib.Path(name) / "logits.safetensors"
+        ids_file.write_text(json.dumps(ids))
+        subprocess.run([str(heddle), "logits", "-m", str(model), "--ids", str(ids_file), "-o", str(out)], check=True)
+        data = out.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    return numpy.frombuffer(data[start:], dtype=numpy.float32).reshape(len(ids), -1).astype(numpy.float64)
+
+
+def greedy_request(heddle, model, record):
+    """The request of a record with the token behind its context that greedy decoding would say."""
+    context = record["body"]["prompt"][0][:record["context"]]
+    token = int(logits_of(heddle, model, context)[-1].argmax())
+    return {**record, "body": {**record["body"], "prompt": [context + [token]]}}
+
+
 def expected_scores(heddle, model, requests):
     """[(ids, context)] -> [(log likelihood of what follows the context, whether it is what greedy decoding would say)]"""
     known = {}
-    with tempfile.TemporaryDirectory() as name:
-        ids_file, out = pathlib.Path(name) / "ids.json", pathlib.Path(name) / "logits.safetensors"
-        for ids, context in requests:
-            key = (tuple(ids), context)
-            if key in known:
-                continue
-            ids_file.write_text(json.dumps(ids))
-            subprocess.run([str(heddle), "logits", "-m", str(model), "--ids", str(ids_file), "-o", str(out)], check=True)
-            data = out.read_bytes()
-            start = 8 + int.from_bytes(data[:8], "little")
-            logits = numpy.frombuffer(data[start:], dtype=numpy.float32).reshape(len(ids), -1)[context - 1:-1].astype(numpy.float64)
-            followed = numpy.array(ids[context:])
-            top = logits.max(axis=1, keepdims=True)
-            log_sum = top[:, 0] + numpy.log(numpy.exp(logits - top).sum(axis=1))
-            rows = numpy.arange(len(followed))
-            known[key] = (float((logits[rows, followed] - log_sum).sum()), bool((logits.argmax(axis=1) == followed).all()))
+    for ids, context in requests:
+        key = (tuple(ids), context)
+        if key in known:
+            continue
+        logits = logits_of(heddle, model, ids)[context - 1:-1]
+        followed = numpy.array(ids[context:])
+        top = logits.max(axis=1, keepdims=True)
+        log_sum = top[:, 0] + numpy.log(numpy.exp(logits - top).sum(axis=1))
+        rows = numpy.arange(len(followed))
+        known[key] = (float((logits[rows, followed] - log_sum).sum()), bool((logits.argmax(axis=1) == followed).all()))
     return [known[(tuple(ids), context)] for ids, context in requests]
 
 
@@ -57,6 +68,7 @@ def main():
         print(f"SKIPPED: {MODEL} is not in HEDDLE_MODELS_DIR")
         return
     records = [json.loads(line) for line in (FOLDER / "requests.jsonl").read_text().splitlines()]
+    records.append(greedy_request(args.heddle, model, records[0]))
     server = Server(args.heddle, model)
     scores = []
     for record in records:
