@@ -289,7 +289,7 @@ static void page_direct(const Run& run, const PagePair<typename Source::T>& page
       const int many = vectors_of(block);
       const int vectors = c % band + many * kLanes <= band ? many : 1;
       block_values<Source>(run, block, base, vectors, c,
-                           values + c / band * band * kPage + c % band, band,
+                           values + run.args.kv.shape.value_at(0, 0, c), band,
                            fetch(block, kPage * vectors * kLanes * kSize));
       c += vectors * kLanes;
     }
@@ -359,8 +359,9 @@ static void widen_page(const Run& run, const typename Source::T* HWY_RESTRICT ke
   for (int64_t c = 0; c < run.width; c += kPanel) {
     float* HWY_RESTRICT panel = run.scratch.values + c * kPage;
     const int64_t whole = std::min(kPanel, (value_width - c) / kLanes * kLanes);
+    const auto* column = values + run.args.kv.shape.value_at(0, 0, c);
     for (int64_t j = any.begin; j < any.end; ++j) {
-      const auto* row = values + c / band * band * kPage + j * band + c % band;
+      const auto* row = column + j * band;
       if (whole == kPanel) {
         for (int64_t n = 0; n < kPanel; n += kLanes)
           hn::StoreU(Source::load(row + n), DF(), panel + j * kPanel + n);
@@ -381,7 +382,7 @@ static PagePair<T> find_page(const Run& run, int64_t page, const Seen& any) {
   std::byte* const* key_pages = kv.state->at(run.tile.segment, kv.key_part).pages;
   std::byte* const* value_pages = kv.state->at(run.tile.segment, kv.value_part).pages;
   const int64_t key_offset = run.kv_head * run.key_width * kPage;
-  const int64_t value_offset = run.kv_head * kPage * run.value_width;
+  const int64_t value_offset = kv.shape.value_at(run.kv_head, 0, 0);
   const int64_t base = page * kPage;
   if (!run.tile.gather || base + any.end <= run.segment.start)
     return {reinterpret_cast<const T*>(key_pages[page]) + key_offset,
@@ -397,8 +398,8 @@ static PagePair<T> find_page(const Run& run, int64_t page, const Seen& any) {
     from = reinterpret_cast<const T*>(value_pages[slot / kPage]) + value_offset;
     const int64_t band = kv.shape.value_band();
     for (int64_t c = 0; c < run.value_width; c += band) {
-      const T* row = from + c * kPage + slot % kPage * band;
-      std::copy(row, row + band, values + c * kPage + j * band);
+      const T* row = from + kv.shape.value_at(0, slot % kPage, c);
+      std::copy(row, row + band, values + kv.shape.value_at(0, j, c));
     }
   }
   return {keys, values};
