@@ -130,9 +130,9 @@ std::vector<Task> plan_tasks(backend::Context& ctx, Plan& plan, std::vector<Tile
     if (split)
       tile.partials =
           ctx.scratch.allocate<float>(shape.kv_heads * tile.splits * rows * plan.partial_width());
+    tile.direct = few(tile) && shape.value_width % 16 == 0;
     // A page that is gathered or widened is one head's.
-    const bool direct = few(tile) && !tile.gather && shape.value_width % 16 == 0;
-    const int64_t count = direct ? groups : shape.kv_heads;
+    const int64_t count = tile.direct && !tile.gather ? groups : shape.kv_heads;
     const double per_key = static_cast<double>(rows * (shape.key_width + shape.value_width));
     for (int64_t i = 0; i < count; ++i) {
       const int64_t head = shape.kv_heads * i / count;

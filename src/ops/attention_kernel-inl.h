@@ -259,8 +259,7 @@ class PageStream {
   int64_t position_ = 0;
 };
 
-// Few rows: straight from the page, in the order of its addresses: all heads' keys, all heads'
-// values. V is a multiple of the lanes.
+// Straight from the page, in the order of its addresses: all heads' keys, all heads' values.
 template <class Source>
 static void page_direct(const Run& run, const PagePair<typename Source::T>& page,
                         const PagePair<typename Source::T>& next, int64_t base) {
@@ -415,7 +414,6 @@ static void run_split(const Run& run, int64_t split) {
   const int64_t pages = (end + kPage - 1) / kPage;
   const int64_t first_page = std::max(split * kSplitPages, oldest / kPage);
   const int64_t end_page = std::min((split + 1) * kSplitPages, pages);
-  const bool direct = run.head_rows <= attention_tile::kFewRows && run.value_width % kLanes == 0;
   // After its last page a thread probably goes on with the split that no other takes before.
   const int64_t skipped = run.tile.partials == nullptr ? 0 : (run.plan.threads - 1) * kSplitPages;
   for (int64_t page = first_page; page < end_page; ++page) {
@@ -425,7 +423,7 @@ static void run_split(const Run& run, int64_t split) {
     const int64_t after = page + 1 < end_page ? page + 1 : page + 1 + skipped;
     const auto next =
         after < pages && !run.tile.gather ? find_page<typename Source::T>(run, after, any) : found;
-    if (direct) {
+    if (run.tile.direct) {
       page_direct<Source>(run, found, next, base);
     } else {
       widen_page<Source>(run, found.keys, found.values, any);

@@ -7,8 +7,7 @@
 namespace heddle::ops::attention_tile {
 
 // Tiles of at most so many rows of a head may run their splits as separate tasks, and read pages as
-// they are, several heads in one task, if values fill their vectors; others widen a page for one
-// head.
+// they are.
 constexpr int64_t kFewRows = 24;
 
 // Rows of one segment whose heads of one group share every page they read.
@@ -18,6 +17,9 @@ struct Tile {
   int64_t tokens = 0;
   // A single draft whose ancestors do not lie in consecutive slots: its pages are gathered first.
   bool gather = false;
+  // Products read pages as they are: few rows, and values fill the widest vectors. Others widen a
+  // page first.
+  bool direct = false;
   int64_t oldest = 0;  // key that the first row sees
   int64_t last = 0;    // that the last one does
   int64_t first_split = 0;

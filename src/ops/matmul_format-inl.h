@@ -33,15 +33,15 @@ HWY_INLINE F32x16 load_half(const std::byte* p) {
 
 template <DType kType>
 struct Format;
-#define HEDDLE_FORMAT(type, bits, zero_code, has_minimum, k_quant)        \
-  template <>                                                             \
-  struct Format<DType::type> {                                            \
-    static constexpr int kBits = bits, kZero = zero_code;                 \
-    static constexpr bool kMinimum = has_minimum, kSuper = k_quant;       \
-    static constexpr int64_t kCodeBytes = code_bytes(DType::type);        \
-    static constexpr int64_t kScaleBytes = scale_bytes(DType::type);      \
-    static constexpr int64_t kSuperBytes = super_bytes(DType::type);      \
-    static constexpr int64_t kPairBytes = 2 * (kCodeBytes + kScaleBytes); \
+#define HEDDLE_FORMAT(type, bits, zero_code, has_minimum, k_quant)   \
+  template <>                                                        \
+  struct Format<DType::type> {                                       \
+    static constexpr int kBits = bits, kZero = zero_code;            \
+    static constexpr bool kMinimum = has_minimum, kSuper = k_quant;  \
+    static constexpr int64_t kCodeBytes = code_bytes(DType::type);   \
+    static constexpr int64_t kScaleBytes = scale_bytes(DType::type); \
+    static constexpr int64_t kSuperBytes = super_bytes(DType::type); \
+    static constexpr int64_t kPairBytes = pair_bytes(DType::type);   \
   };
 HEDDLE_FORMAT(q4_0, 4, 8, false, false)
 HEDDLE_FORMAT(q4_1, 4, 0, true, false)

@@ -60,6 +60,8 @@ constexpr int64_t super_bytes(DType dtype) {
   if (dtype == DType::q6_k) return 32;
   return dtype == DType::q4_k || dtype == DType::q5_k ? 64 : 0;
 }
+// Two blocks, without supers.
+constexpr int64_t pair_bytes(DType dtype) { return 2 * (code_bytes(dtype) + scale_bytes(dtype)); }
 
 struct Section {
   DType dtype = DType::f32;
@@ -74,17 +76,17 @@ struct Section {
   int64_t code_bytes = 0;
   int64_t scale_bytes = 0;
   int64_t super_bytes = 0;
+  int64_t pair_bytes = 0;
 
   // Within a tile.
-  int64_t pair_bytes() const { return 2 * (code_bytes + scale_bytes); }
   int64_t pair_at(int64_t block) const {
-    return block / 2 * pair_bytes() + (block / 8 + 1) * super_bytes;
+    return block / 2 * pair_bytes + (block / 8 + 1) * super_bytes;
   }
   int64_t codes_at(int64_t block) const { return pair_at(block) + block % 2 * code_bytes; }
   int64_t scales_at(int64_t block) const {
     return pair_at(block) + 2 * code_bytes + block % 2 * scale_bytes;
   }
-  int64_t supers_at(int64_t block) const { return block / 8 * (4 * pair_bytes() + super_bytes); }
+  int64_t supers_at(int64_t block) const { return block / 8 * (4 * pair_bytes + super_bytes); }
 };
 
 struct PackedMatrix::Impl {

@@ -30,7 +30,8 @@ Section make_section(DType dtype, int64_t rows, int64_t cols) {
     s.code_bytes = code_bytes(dtype);
     s.scale_bytes = scale_bytes(dtype);
     s.super_bytes = super_bytes(dtype);
-    s.tile_bytes = (s.blocks + 1) / 2 * s.pair_bytes() + s.blocks / 8 * s.super_bytes;
+    s.pair_bytes = pair_bytes(dtype);
+    s.tile_bytes = (s.blocks + 1) / 2 * s.pair_bytes + s.blocks / 8 * s.super_bytes;
   }
   s.tile_bytes = round_up(s.tile_bytes, 64);
   return s;
@@ -62,7 +63,7 @@ void put_fifth_bits(uint32_t bits, int r, uint8_t* out) {
 // is the fifth bit of block s at k = i.
 void put_k_codes(const Section& s, const uint8_t* low, const uint8_t* high, int r, uint8_t* out) {
   const int64_t step = s.code_bytes;
-  for (int p = 0; p < 4; ++p, low += 32, out += s.pair_bytes()) {
+  for (int p = 0; p < 4; ++p, low += 32, out += s.pair_bytes) {
     for (int j = 0; j < 4; ++j) {
       const uint32_t a = word_at(low + 4 * j);
       const uint32_t b = word_at(low + 16 + 4 * j);
