@@ -91,7 +91,8 @@ Scratch allocate_scratch(backend::Arena& arena, const Plan& plan) {
   scratch.scores = arena.allocate<float>(rows * 64);
   scratch.acc = arena.allocate<float>(rows * plan.padded_width);
   scratch.total = arena.allocate<float>(rows * plan.padded_width);
-  scratch.stats = arena.allocate<float>(rows * 5);
+  scratch.sums = arena.allocate<float>(rows * 16);
+  scratch.stats = arena.allocate<float>(rows * 4);
   scratch.first = arena.allocate<int32_t>(rows);
   scratch.end = arena.allocate<int32_t>(rows);
   scratch.keys = arena.allocate<float>(shape.key_width * 64);

@@ -1,5 +1,6 @@
 // The kernels of attention_cpu.cpp, compiled once per target.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -42,12 +43,11 @@ struct Run {
   int64_t blocks;
   int64_t key_width;
   int64_t value_width;
-  int64_t width;    // of accumulators, padded
-  float* highest;   // [rows] of the split
-  float* sum;       // [rows]
-  float* factor;    // [rows] e^(old maximum - new one)
-  float* highest0;  // [rows] of the splits before
-  float* sum0;      // [rows]
+  int64_t width;   // of accumulators, padded
+  float* origin;   // [rows] of the split: probabilities are 2^(score - origin)
+  float* sum;      // [rows]
+  float* origin0;  // [rows] of the splits before
+  float* sum0;     // [rows]
 
   int64_t block_begin(int64_t b) const {
     return b / head_blocks * head_rows + head_rows * (b % head_blocks) / head_blocks;
@@ -81,8 +81,7 @@ static Run make_run(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t
           stats,
           stats + rows,
           stats + 2 * rows,
-          stats + 3 * rows,
-          stats + 4 * rows};
+          stats + 3 * rows};
 }
 
 // A head's rows are token-major, so that their limits grow; queries are scaled and interleaved by
@@ -139,13 +138,52 @@ static HWY_INLINE F32x16 cap16(F32x16 x, float cap) {
   return mul(tanh, set16(cap * kLog2e));
 }
 
-// Scores of one row to probabilities relative to its new maximum.
+// How far above its origin a row's scores may lie, in units of ln 2: probabilities are then at most
+// 256, no less exact, and after a row's first page its accumulators hardly ever need scaling (as in
+// FlashAttention-4). The origin is a whole number, so that scaling is exact, and depends on the
+// row's scores alone, page after page.
+constexpr float kSlack = 8.0f;
+
+// Brings what a row has added up so far to an origin not below `top`.
+static HWY_NOINLINE void move_origin(const Run& run, int64_t r, float top) {
+  const float before = run.origin[r];
+  run.origin[r] = std::ceil(top);
+  if (before == kNothing) return;
+  const F32x16 factor = set16(exp2_one(before - run.origin[r]));
+  float* acc = run.scratch.acc + r * run.width;
+  for (int64_t c = 0; c < run.width; c += 16) store16(mul(load16(acc + c), factor), acc + c);
+  float* sums = run.scratch.sums + r * 16;
+  store16(mul(load16(sums), factor), sums);
+}
+
+// N vectors of a row's scores to probabilities.
+template <int N>
+static HWY_INLINE void softmax_vectors(const Run& run, int64_t r, float* s) {
+  F32x16 x[N];
+  x[0] = load16(s);
+  F32x16 top = x[0];
+#pragma GCC unroll 4
+  for (int n = 1; n < N; ++n) {
+    x[n] = load16(s + n * 16);
+    top = max(top, x[n]);
+  }
+  // Hardly ever, so that the exponentials need not wait for it.
+  if (any_above(top, run.origin[r] + kSlack)) move_origin(run, r, max_lane(top));
+  const F32x16 origin = set16(run.origin[r]);
+  F32x16 total = load16(run.scratch.sums + r * 16);
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    const F32x16 p = exp2(sub(x[n], origin));
+    store16(p, s + n * 16);
+    total = add(total, p);
+  }
+  store16(total, run.scratch.sums + r * 16);
+}
+
+// Scores of a row that sees a part of the page, or has a soft cap, to probabilities.
 static void softmax_row(const Run& run, int64_t r, int64_t base) {
   const Seen range = seen(run, r, base);
-  if (range.empty()) {
-    run.factor[r] = 1.0f;
-    return;
-  }
+  if (range.empty()) return;
   float* s = run.scratch.scores + r * kPage;
   const int64_t begin = range.begin / 16 * 16;
   const int64_t end = (range.end + 15) / 16 * 16;
@@ -155,29 +193,27 @@ static void softmax_row(const Run& run, int64_t r, int64_t base) {
   // What is not seen may be memory that was never written: replaced, not multiplied.
   for (int64_t j = begin; j < range.begin; ++j) s[j] = kNothing;
   for (int64_t j = range.end; j < end; ++j) s[j] = kNothing;
-  F32x16 top = load16(s + begin);
-  for (int64_t j = begin + 16; j < end; j += 16) top = max(top, load16(s + j));
-  const float highest = std::max(run.highest[r], max_lane(top));
-  const float factor = highest == run.highest[r] ? 1.0f : exp2_one(run.highest[r] - highest);
-  const F32x16 origin = set16(highest);
-  F32x16 total = zero16();
-  for (int64_t j = begin; j < end; j += 16) {
-    const F32x16 p = exp2(sub(load16(s + j), origin));
-    store16(p, s + j);
-    total = add(total, p);
+  switch ((end - begin) / 16) {
+    case 1:
+      return softmax_vectors<1>(run, r, s + begin);
+    case 2:
+      return softmax_vectors<2>(run, r, s + begin);
+    case 3:
+      return softmax_vectors<3>(run, r, s + begin);
+    default:
+      return softmax_vectors<4>(run, r, s + begin);
   }
-  run.highest[r] = highest;
-  run.factor[r] = factor;
-  run.sum[r] = run.sum[r] * factor + sum(total);
 }
 
-// Brings the accumulators of a block to the rows' new maxima.
-static void scale_values(const Run& run, int64_t block) {
-  for (int64_t r = run.block_begin(block); r < run.block_begin(block + 1); ++r) {
-    if (run.factor[r] == 1.0f) continue;
-    float* acc = run.scratch.acc + r * run.width;
-    for (int64_t c = 0; c < run.width; c += 16)
-      store16(mul(load16(acc + c), set16(run.factor[r])), acc + c);
+static HWY_NOINLINE void softmax_page(const Run& run, int64_t base) {
+  // Limits grow with the row.
+  const bool whole =
+      seen(run, run.head_rows - 1, base).begin == 0 && seen(run, 0, base).end == kPage;
+  for (int64_t r = 0; r < run.rows; ++r) {
+    if (whole && run.args.soft_cap <= 0)
+      softmax_vectors<kPage / 16>(run, r, run.scratch.scores + r * kPage);
+    else
+      softmax_row(run, r, base);
   }
 }
 
@@ -279,10 +315,9 @@ static void page_direct(const Run& run, const PagePair<typename Source::T>& page
       block_scores<Source>(run, block, base, vectors, c, keys + c, kPage,
                            fetch(block, run.key_width * vectors * kLanes * kSize));
   }
-  for (int64_t r = 0; r < run.rows; ++r) softmax_row(run, r, base);
+  softmax_page(run, base);
   const int64_t band = run.args.kv.shape.value_band();
   for (int64_t block = 0; block < run.blocks; ++block) {
-    scale_values(run, block);
     const auto* values = page.values + block / run.head_blocks * run.value_width * kPage;
     for (int64_t c = 0; c < run.value_width;) {
       const int many = vectors_of(block);
@@ -325,8 +360,7 @@ static void page_panels(const Run& run, int64_t base, const PagePair<T>& next) {
                             kPanel);
     }
   }
-  for (int64_t r = 0; r < run.rows; ++r) softmax_row(run, r, base);
-  for (int64_t block = 0; block < run.blocks; ++block) scale_values(run, block);
+  softmax_page(run, base);
   FetchAhead values(next.values, run.value_width * kPage * sizeof(T),
                     std::max<int64_t>(1, run.width / kPanel) * run.blocks);
   int64_t c = 0;
@@ -406,8 +440,8 @@ static PagePair<T> find_page(const Run& run, int64_t page, const Seen& any) {
 
 template <class Source>
 static void run_split(const Run& run, int64_t split) {
-  std::fill(run.highest, run.highest + run.rows, kNothing);
-  std::fill(run.sum, run.sum + run.rows, 0.0f);
+  std::fill(run.origin, run.origin + run.rows, kNothing);
+  std::fill(run.scratch.sums, run.scratch.sums + run.rows * 16, 0.0f);
   std::fill(run.scratch.acc, run.scratch.acc + run.rows * run.width, 0.0f);
   const int64_t oldest = run.scratch.first[0];
   const int64_t end = run.scratch.end[run.rows - 1];
@@ -430,24 +464,25 @@ static void run_split(const Run& run, int64_t split) {
       page_panels(run, base, next);
     }
   }
+  for (int64_t r = 0; r < run.rows; ++r) run.sum[r] = sum(load16(run.scratch.sums + r * 16));
 }
 
 // ---- merging splits ------------------------------------------------------------------------
 
-// (highest0, sum0, total)[r] = merge of itself and (highest, sum, acc).
-static void merge_row(const Run& run, int64_t r, float highest, float sum, const float* acc) {
-  if (highest == kNothing) return;
+// (origin0, sum0, total)[r] = merge of itself and (origin, sum, acc).
+static void merge_row(const Run& run, int64_t r, float origin, float sum, const float* acc) {
+  if (origin == kNothing) return;
   float* total = run.scratch.total + r * run.width;
-  if (run.highest0[r] == kNothing) {
-    run.highest0[r] = highest;
+  if (run.origin0[r] == kNothing) {
+    run.origin0[r] = origin;
     run.sum0[r] = sum;
     std::copy(acc, acc + run.width, total);
     return;
   }
-  const float top = std::max(run.highest0[r], highest);
-  const float old_factor = exp2_one(run.highest0[r] - top);
-  const float new_factor = exp2_one(highest - top);
-  run.highest0[r] = top;
+  const float top = std::max(run.origin0[r], origin);
+  const float old_factor = exp2_one(run.origin0[r] - top);
+  const float new_factor = exp2_one(origin - top);
+  run.origin0[r] = top;
   run.sum0[r] = run.sum0[r] * old_factor + sum * new_factor;
   for (int64_t c = 0; c < run.width; c += 16)
     store16(fma(load16(acc + c), set16(new_factor), mul(load16(total + c), set16(old_factor))),
@@ -462,8 +497,8 @@ static void write_rows(const Run& run) {
     float sum = run.sum0[r];
     if (run.args.sinks != nullptr) {
       const float sink = run.args.sinks[head] * kLog2e;
-      const float top = std::max(run.highest0[r], sink);
-      factor = exp2_one(run.highest0[r] - top);
+      const float top = std::max(run.origin0[r], sink);
+      factor = exp2_one(run.origin0[r] - top);
       sum = sum * factor + exp2_one(sink - top);
     }
     const F32x16 inverse = set16(factor / sum);
@@ -495,19 +530,19 @@ void attend_tile(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t he
     one_split(run, tile.first_split + split);
     for (int64_t r = 0; r < run.rows; ++r) {
       float* partial = partial_row(run, split, r);
-      partial[0] = run.highest[r];
+      partial[0] = run.origin[r];
       partial[1] = run.sum[r];
       const float* acc = scratch.acc + r * run.width;
       std::copy(acc, acc + run.width, partial + 16);
     }
     return;
   }
-  std::fill(run.highest0, run.highest0 + run.rows, kNothing);
+  std::fill(run.origin0, run.origin0 + run.rows, kNothing);
   std::fill(run.sum0, run.sum0 + run.rows, 0.0f);
   for (int64_t s = 0; s < tile.splits; ++s) {
     one_split(run, tile.first_split + s);
     for (int64_t r = 0; r < run.rows; ++r)
-      merge_row(run, r, run.highest[r], run.sum[r], scratch.acc + r * run.width);
+      merge_row(run, r, run.origin[r], run.sum[r], scratch.acc + r * run.width);
   }
   write_rows(run);
 }
@@ -515,7 +550,7 @@ void attend_tile(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t he
 // The result of a tile whose splits lie in its partials.
 void finish_tile(const Plan& plan, const Tile& tile, int64_t kv_head, const Scratch& scratch) {
   const Run run = make_run(plan, tile, kv_head, 1, scratch);
-  std::fill(run.highest0, run.highest0 + run.rows, kNothing);
+  std::fill(run.origin0, run.origin0 + run.rows, kNothing);
   std::fill(run.sum0, run.sum0 + run.rows, 0.0f);
   for (int64_t s = 0; s < tile.splits; ++s) {
     for (int64_t r = 0; r < run.rows; ++r) {

@@ -56,12 +56,12 @@ constexpr float kLog2e = 1.44269504f;
 constexpr float kExp2Coefficients[] = {1.0f,           0.693147182f,  0.240226507f,   0.0555032715f,
                                        0.00961805694f, 0.0013400428f, 0.000154614449f};
 
-// 2^x for x <= 0, 0 below 2^-126. The polynomial is the Chebyshev interpolant of 2^r at seven
-// points of [-1/2, 1/2]: its error, 2e-8, is below half a unit in the last place.
+// 2^x for x <= 100; 2^-126 where that is less. The polynomial is the Chebyshev interpolant of 2^r at
+// seven points of [-1/2, 1/2]: its error, 2e-8, is below half a unit in the last place.
 static HWY_INLINE VF exp2(VF x) {
   const DF d;
   const DI di;
-  const auto normal = hn::Gt(x, hn::Set(d, -126.0f));
+  x = hn::Max(x, hn::Set(d, -126.0f));
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const VF magic = hn::Set(d, 12582912.0f);
   const VF shifted = hn::Add(x, magic);
@@ -70,7 +70,7 @@ static HWY_INLINE VF exp2(VF x) {
 #pragma GCC unroll 6
   for (int i = 5; i >= 0; --i) p = fma(p, r, hn::Set(d, kExp2Coefficients[i]));
   const VI exponent = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
-  return hn::IfThenElseZero(normal, hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent)));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
 }
 static HWY_INLINE F32x16 exp2(F32x16 x) {
   return F32x16::build([&](int i) HWY_ATTR { return exp2(x.v[i]); });

@@ -43,7 +43,8 @@ struct Scratch {
   float* scores;          // [rows][64]
   float* acc;             // [rows][padded_width] of the split
   float* total;           // [rows][padded_width] of the splits before
-  float* stats;           // [kStats][rows]
+  float* sums;            // [rows][16] of probabilities of the split, by lanes
+  float* stats;           // [4][rows]
   int32_t* first;         // [rows] first visible position
   int32_t* end;           // [rows] one past the last
   float* keys;            // one page as float panels

@@ -4,7 +4,7 @@
 // "vectors" in the scalar target. A sum over a row that keeps its partial sums in F32x16 and ends
 // in sum() adds in one order everywhere, so its bits depend neither on the target nor on alignment.
 // Every function here is elementwise (lane i of the result depends on lane i of the arguments
-// only) except sum() and max_lane().
+// only) except sum(), max_lane() and any_above().
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -212,6 +212,12 @@ HWY_INLINE float max_lane(F32x16 a) {
 #else
   return detail::fold_vector(a, detail::MaxOp());
 #endif
+}
+
+HWY_INLINE bool any_above(F32x16 a, float limit) {
+  bool any = false;
+  for (int i = 0; i < kParts; ++i) any |= !hn::AllFalse(DF(), hn::Gt(a.v[i], hn::Set(DF(), limit)));
+  return any;
 }
 
 // e^x, at most 1.1 ulp from the true value (measured by math_test), +inf above 88.73, gradual
