@@ -1,6 +1,5 @@
-// Activations to int8, compiled once per target. One pass over x: a block of 32 is two registers of
-// 16 floats; its largest magnitude is found on the bits, where what is not finite is larger than
-// any number. Floor: 4 bytes read and about 1.5 written a value.
+// A block of activations to int8, compiled once per target: two registers of 16 floats. Its largest
+// magnitude is found on the bits, where what is not finite is larger than any number.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -207,50 +206,6 @@ HWY_INLINE void interleave(const int8_t (*codes)[32], int8_t* to) {
   for (int64_t g = 0; g < 8; ++g)
     for (int64_t t = 0; t < kWidth; ++t)
       std::memcpy(to + 4 * (g * kWidth + t), codes[t] + 4 * g, 4);
-}
-
-// Block b of one group.
-template <int kWidth>
-HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& out, int64_t group,
-                                     int64_t b) {
-  const int64_t stretch = b / Activations::kStretch;
-  const int64_t outliers_at = out.outliers_at(stretch, group * kWidth);
-  int32_t* counts = out.outlier_counts + outliers_at;
-  if (b % Activations::kStretch == 0) std::fill(counts, counts + kWidth, 0);
-  alignas(64) int8_t codes[kWidth][32];
-  const int64_t index = out.index(group, b) * kWidth;
-  for (int64_t t = 0; t < kWidth; ++t) {
-    const int64_t token = group * kWidth + t;
-    BlockSums sums{0.0f, {0, 0}};
-    if (token < args.tokens) {
-      Outlier* outliers =
-          out.outliers + (outliers_at + t) * Activations::kStretchOutliers + counts[t];
-      int found = 0;
-      sums = quantize_block(args.x + token * args.x_stride + 32 * b, codes[t], outliers, found);
-      for (int i = 0; i < found; ++i)
-        outliers[i].k += static_cast<int32_t>(32 * (b % Activations::kStretch));
-      counts[t] += found;
-    } else {
-      std::memset(codes[t], 0, sizeof codes[t]);
-    }
-    put_planes(out, index + t, sums);
-  }
-  interleave<kWidth>(codes, out.codes + 32 * index);
-}
-
-template <int kWidth>
-HWY_NOINLINE void quantize_width(const MatmulArgs& args, const Activations& out, int64_t begin,
-                                 int64_t end) {
-  for (int64_t group = begin; group < end; ++group)
-    for (int64_t b = 0; b < out.blocks; ++b) quantize_group_block<kWidth>(args, out, group, b);
-}
-
-// Token groups [begin, end).
-HWY_INLINE void quantize_activations(const MatmulArgs& args, const Activations& out, int64_t begin,
-                                     int64_t end) {
-  if (out.width == 1) return quantize_width<1>(args, out, begin, end);
-  if (out.width == 2) return quantize_width<2>(args, out, begin, end);
-  return quantize_width<4>(args, out, begin, end);
 }
 
 }  // namespace HWY_NAMESPACE

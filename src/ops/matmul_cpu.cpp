@@ -25,10 +25,10 @@
 // mistake.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "ops/math-inl.h"
-#include "ops/matmul_activations-inl.h"
 #include "ops/matmul_dot-inl.h"
 #include "ops/matmul_format-inl.h"
 #include "ops/matmul_panel-inl.h"
+#include "ops/matmul_quantize-inl.h"
 
 #ifndef HEDDLE_OPS_MATMUL_WORK
 #define HEDDLE_OPS_MATMUL_WORK

@@ -389,6 +389,45 @@ TEST(Matmul, BitsOfLongPromptsDependOnTheRowAlone) {
   ASSERT_TRUE(use_target("auto"));
 }
 
+// Four tokens are quantised at once where the target can: blocks of every kind beside each other
+// (long tails, values that stand out, two alike, tiny, zeros, not finite) keep what they are alone.
+TEST(Matmul, QuantisedBlocksDependOnThemselvesAlone) {
+  constexpr int64_t kTokens = 19;
+  constexpr int64_t kCols = 1024;
+  Runner run(1);
+  const auto a = random_rows(kTokens * kCols, 61), b = random_rows(kTokens * kCols, 62);
+  std::vector<float> x(a.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const size_t block = i / 32;
+    x[i] = a[i] * b[i] * b[i];
+    if (block % 7 == 1) x[i] *= 1e-33f;
+    if (block % 7 == 2) x[i] *= 1e18f;
+    if (block % 7 == 3 && i % 32 == block % 32) x[i] = 1000;
+    if (block % 7 == 4 && i % 16 == block % 16) x[i] = i % 32 < 16 ? -500 : 500;
+    if (block % 7 == 5) x[i] = i % 32 == 3 ? a[i] : 0;
+    if (block % 7 == 6 && block % 5 == 0) x[i] = 0;
+  }
+  x[5 * kCols + 40] = NAN;
+  x[6 * kCols + 900] = -INFINITY;
+  for (const DType type : kBlockTypes) {
+    const PackedMatrix w = run.pack_one(random_matrix(type, 48, kCols, 63));
+    ASSERT_TRUE(use_target("auto"));
+    std::vector<float> alone(kTokens * 48);
+    for (int64_t i = 0; i < kTokens; ++i)
+      matmul(run.ctx, x.data() + i * kCols, 1, w, alone.data() + i * 48);
+    for (const std::string_view target : supported_targets()) {
+      ASSERT_TRUE(use_target(target));
+      std::vector<float> y(alone.size());
+      matmul(run.ctx, x.data(), kTokens, w, y.data());
+      for (size_t i = 0; i < y.size(); ++i)
+        ASSERT_TRUE(std::memcmp(&y[i], &alone[i], 4) == 0 ||
+                    (std::isnan(y[i]) && std::isnan(alone[i])))
+            << target << " " << dtype_info(type).name << " token " << i / 48 << " row " << i % 48;
+    }
+  }
+  ASSERT_TRUE(use_target("auto"));
+}
+
 TEST(Matmul, StackedFormatsEqualTheirParts) {
   Runner run(3);
   const int64_t cols = 512;
