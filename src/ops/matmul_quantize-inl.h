@@ -1,4 +1,4 @@
-// Activations to int8, compiled once per target. One pass over x; under AVX-512 four tokens at a
+// Activations to int8, compiled once per target. One pass over x; under AVX-512 four blocks at a
 // time, so that the folds over a block's lanes, its division and the numbers beside its codes are
 // shared. Floor: 4 bytes read and about 1.5 written a value.
 #include <algorithm>
@@ -56,8 +56,8 @@ HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& 
 
 #if HWY_TARGET == HWY_AVX3_DL
 
-// A block of four tokens. What is one number a token lies in the quarters of a vector, four times
-// that of token t in quarter t. Every number is that of quantize_block(): sums add in the order of
+// Four blocks side by side. What is one number a block lies in the quarters of a vector, four times
+// that of block i in quarter i. Every number is that of quantize_block(): sums add in the order of
 // sum().
 struct FourBlocks {
   __m512 x[4][2];
@@ -74,12 +74,12 @@ HWY_INLINE __m512 fold_four(const __m512 (&v)[4], Op op) {
   all = op(all, _mm512_permute_ps(all, 0x4e));
   return op(all, _mm512_permute_ps(all, 0xb1));
 }
-// Token kToken's number in every lane.
-template <int kToken>
+// Block kBlock's number in every lane.
+template <int kBlock>
 HWY_INLINE __m512 spread(__m512 quarters) {
-  return _mm512_shuffle_f32x4(quarters, quarters, kToken * 0x55);
+  return _mm512_shuffle_f32x4(quarters, quarters, kBlock * 0x55);
 }
-// Four numbers, one a token.
+// Four numbers, one a block.
 HWY_INLINE __m128 narrow(__m512 quarters) {
   const __m512i first = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
   return _mm512_castps512_ps128(_mm512_permutexvar_ps(first, quarters));
@@ -103,7 +103,7 @@ HWY_INLINE __m512 largest_of(const FourBlocks& f) {
   return fold_four(top, larger);
 }
 
-// may_stand_out() of each token: its quarter's bits.
+// may_stand_out() of each block: its quarter's bits.
 HWY_INLINE __mmask16 may_stand_out(const FourBlocks& f, __m512 largest) {
   constexpr float kTwoAlike = 1.0f + 30.0f / kOutlierSquares;
   const __m512 square = _mm512_mul_ps(largest, largest);
@@ -135,7 +135,7 @@ HWY_INLINE __mmask16 may_stand_out(const FourBlocks& f, __m512 largest) {
   return maybe & (one | two);
 }
 
-// Sums of 16 codes of each token; codes [4][4 tokens][4].
+// Sums of 16 codes of each block; codes [4][4 blocks][4].
 HWY_INLINE __m128i sum_codes(__m512i codes) {
   const __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), codes);
   const __m256i two =
@@ -143,7 +143,7 @@ HWY_INLINE __m128i sum_codes(__m512i codes) {
   return _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1));
 }
 
-// put_planes() of four tokens.
+// put_planes() of four blocks.
 HWY_INLINE void put_four_planes(const Activations& out, int64_t index, __m128 scale, __m128i first,
                                 __m128i second) {
   const auto put = [&](Activations::Plane plane, auto values) HEDDLE_LAMBDA {
@@ -169,15 +169,21 @@ HWY_INLINE void put_four_planes(const Activations& out, int64_t index, __m128 sc
   put(Activations::kMinus32Rest, minus(second, 5));
 }
 
-// Block b of a group of four tokens, all of them there. False: some value is not finite, nothing
-// is done.
+// Groups of four tokens: block b. Groups of one: blocks b ... b + 3 (of one stretch). False: some
+// value is not finite, nothing is done.
+template <int kWidth>
 HWY_INLINE bool quantize_four_blocks(const MatmulArgs& args, const Activations& out, int64_t group,
                                      int64_t b) {
+  static_assert(kWidth == 1 || kWidth == 4);
+  const auto token = [&](int i) HEDDLE_LAMBDA { return kWidth == 4 ? group * 4 + i : group; };
+  const auto block = [&](int i) HEDDLE_LAMBDA { return kWidth == 4 ? b : b + i; };
   FourBlocks f;
-  unroll<4>([&](auto t) HEDDLE_LAMBDA {
-    const float* x = args.x + (group * 4 + t) * args.x_stride + 32 * b;
-    f.x[t][0] = _mm512_loadu_ps(x);
-    f.x[t][1] = _mm512_loadu_ps(x + 16);
+  unroll<4>([&](auto i) HEDDLE_LAMBDA {
+    f.x[i][0] = f.x[i][1] = _mm512_setzero_ps();
+    if (token(i) >= args.tokens) return;
+    const float* x = args.x + token(i) * args.x_stride + 32 * block(i);
+    f.x[i][0] = _mm512_loadu_ps(x);
+    f.x[i][1] = _mm512_loadu_ps(x + 16);
   });
   __m512 largest = largest_of(f);
   if (_mm512_cmp_epi32_mask(_mm512_castps_si512(largest), _mm512_set1_epi32(0x7f800000),
@@ -185,45 +191,55 @@ HWY_INLINE bool quantize_four_blocks(const MatmulArgs& args, const Activations& 
     return false;
   const __mmask16 outlying = may_stand_out(f, largest);
   if (outlying != 0) {
-    unroll<4>([&](auto t) HEDDLE_LAMBDA {
-      if ((outlying >> (4 * t) & 1) == 0) return;
-      const int64_t at = out.outliers_at(b / Activations::kStretch, group * 4 + t);
+    unroll<4>([&](auto i) HEDDLE_LAMBDA {
+      if ((outlying >> (4 * i) & 1) == 0) return;
+      const int64_t at = out.outliers_at(b / Activations::kStretch, token(i));
       int32_t& count = out.outlier_counts[at];
       Outlier* outliers = out.outliers + at * Activations::kStretchOutliers + count;
       alignas(64) float x[32];
-      _mm512_store_ps(x, f.x[t][0]);
-      _mm512_store_ps(x + 16, f.x[t][1]);
-      float left = _mm512_cvtss_f32(spread<t>(largest));
+      _mm512_store_ps(x, f.x[i][0]);
+      _mm512_store_ps(x + 16, f.x[i][1]);
+      float left = _mm512_cvtss_f32(spread<i>(largest));
       const int found = take_outliers(x, left, outliers);
-      for (int i = 0; i < found; ++i)
-        outliers[i].k += static_cast<int32_t>(32 * (b % Activations::kStretch));
+      for (int n = 0; n < found; ++n)
+        outliers[n].k += static_cast<int32_t>(32 * (block(i) % Activations::kStretch));
       count += found;
-      f.x[t][0] = _mm512_load_ps(x);
-      f.x[t][1] = _mm512_load_ps(x + 16);
+      f.x[i][0] = _mm512_load_ps(x);
+      f.x[i][1] = _mm512_load_ps(x + 16);
       largest =
-          _mm512_mask_mov_ps(largest, static_cast<__mmask16>(0xf << (4 * t)), _mm512_set1_ps(left));
+          _mm512_mask_mov_ps(largest, static_cast<__mmask16>(0xf << (4 * i)), _mm512_set1_ps(left));
     });
   }
   const __m512 inverse =
       _mm512_maskz_div_ps(_mm512_cmp_ps_mask(largest, _mm512_set1_ps(1e-30f), _CMP_GT_OQ),
                           _mm512_set1_ps(127.0f), largest);
   __m512i codes[4][2];
-  unroll<4>([&](auto t) HEDDLE_LAMBDA {
-    const __m512 factor = spread<t>(inverse);
+  unroll<4>([&](auto i) HEDDLE_LAMBDA {
+    const __m512 factor = spread<i>(inverse);
     unroll<2>([&](auto h) HEDDLE_LAMBDA {
-      codes[t][h] = _mm512_cvtps_epi32(_mm512_mul_ps(f.x[t][h], factor));
+      codes[i][h] = _mm512_cvtps_epi32(_mm512_mul_ps(f.x[i][h], factor));
     });
   });
   // Packing works within quarters: of four vectors of 16 codes, 4 codes of each.
-  const int64_t index = out.index(group, b) * 4;
-  __m128i sums[2];
+  __m512i packed[2];
   unroll<2>([&](auto h) HEDDLE_LAMBDA {
-    const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(codes[0][h], codes[1][h]),
-                                              _mm512_packs_epi32(codes[2][h], codes[3][h]));
-    _mm512_storeu_si512(out.codes + 32 * index + 64 * h, packed);
-    sums[h] = sum_codes(packed);
+    packed[h] = _mm512_packs_epi16(_mm512_packs_epi32(codes[0][h], codes[1][h]),
+                                   _mm512_packs_epi32(codes[2][h], codes[3][h]));
   });
-  put_four_planes(out, index, _mm_div_ps(narrow(largest), _mm_set1_ps(127.0f)), sums[0], sums[1]);
+  const int64_t index = out.index(group, b) * kWidth;
+  int8_t* to = out.codes + 32 * index;
+  if constexpr (kWidth == 4) {
+    _mm512_storeu_si512(to, packed[0]);
+    _mm512_storeu_si512(to + 64, packed[1]);
+  } else {
+    const __m512i first =
+        _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    const __m512i third = _mm512_add_epi32(first, _mm512_set1_epi32(2));
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi32(packed[0], first, packed[1]));
+    _mm512_storeu_si512(to + 64, _mm512_permutex2var_epi32(packed[0], third, packed[1]));
+  }
+  put_four_planes(out, index, _mm_div_ps(narrow(largest), _mm_set1_ps(127.0f)),
+                  sum_codes(packed[0]), sum_codes(packed[1]));
   return true;
 }
 
@@ -233,17 +249,24 @@ template <int kWidth>
 HWY_NOINLINE void quantize_width(const MatmulArgs& args, const Activations& out, int64_t begin,
                                  int64_t end) {
   for (int64_t group = begin; group < end; ++group) {
-    for (int64_t b = 0; b < out.blocks; ++b) {
+    for (int64_t b = 0; b < out.blocks;) {
       if (b % Activations::kStretch == 0) {
         int32_t* counts =
             out.outlier_counts + out.outliers_at(b / Activations::kStretch, group * kWidth);
         std::fill(counts, counts + kWidth, 0);
       }
 #if HWY_TARGET == HWY_AVX3_DL
-      if constexpr (kWidth == 4)
-        if (group * 4 + 4 <= args.tokens && quantize_four_blocks(args, out, group, b)) continue;
+      if constexpr (kWidth != 2) {
+        constexpr int64_t kBlocks = 4 / kWidth;
+        if (b % kBlocks == 0 && b + kBlocks <= out.blocks &&
+            quantize_four_blocks<kWidth>(args, out, group, b)) {
+          b += kBlocks;
+          continue;
+        }
+      }
 #endif
       quantize_group_block<kWidth>(args, out, group, b);
+      ++b;
     }
   }
 }
