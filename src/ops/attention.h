@@ -1,14 +1,14 @@
 #pragma once
 // Causal softmax attention with grouped heads over the pages of the state: query head h reads kv
 // head h / (H / G). A row at position p sees the keys at max(0, p - W + 1) .. p of its own
-// ancestors (drafts follow their parents). Softmax in float32 with the running maximum of "online"
-// softmax (arXiv 1805.02867), in page order.
+// ancestors (drafts follow their parents). Softmax in float32, "online" (arXiv 1805.02867) in
+// page order, relative to an origin that follows the maximum when that is 2^8 times as probable.
 //
 // Both kernel sets read K and V from the pages, those of the current rows included: store_kv()
 // comes first. So the precision of the pages is the precision of every read, in prefill and decode.
 //
 // One row's arithmetic is fixed by its position alone: pages of 64 keys in order, grouped in splits
-// of kSplitPages pages whose (maximum, sum, accumulator) are merged in order. Chunking, batch,
+// of kSplitPages pages whose (origin, sum, accumulator) are merged in order. Chunking, batch,
 // threads and drafts never change its bits.
 #include <cstdint>
 
