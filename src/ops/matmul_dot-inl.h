@@ -1,6 +1,7 @@
 // Integer dot products of one 32-block of a tile (16 rows, layout in matmul_layout.h) with the
 // codes of up to a few tokens. The integers are exact, so every target returns the same floats.
-// The one file with intrinsics: Highway 1.0.3 offers neither vpmaddubsw nor vpdpbusd.
+// Intrinsics, as in matmul_panel-inl.h and matmul_quantize-inl.h: Highway 1.0.3 offers neither
+// vpmaddubsw nor vpdpbusd.
 //
 // dots[t] = float(sum_k (code[r][k] - zero) a[t][k]), r = lane; |sum| < 2^24, so exact.
 #include <cstdint>
