@@ -23,6 +23,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention_cpu.cpp"
 #include "ops/attention_kernel-inl.h"
+#include "ops/attention_store-inl.h"
 #include "ops/simd.h"
 
 #if HWY_ONCE

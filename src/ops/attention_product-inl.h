@@ -56,8 +56,8 @@ constexpr float kLog2e = 1.44269504f;
 constexpr float kExp2Coefficients[] = {1.0f,           0.693147182f,  0.240226507f,   0.0555032715f,
                                        0.00961805694f, 0.0013400428f, 0.000154614449f};
 
-// 2^x for x <= 100; 2^-126 where that is less. The polynomial is the Chebyshev interpolant of 2^r at
-// seven points of [-1/2, 1/2]: its error, 2e-8, is below half a unit in the last place.
+// 2^x for x <= 100; 2^-126 where that is less. The polynomial is the Chebyshev interpolant of 2^r
+// at seven points of [-1/2, 1/2]: its error, 2e-8, is below half a unit in the last place.
 static HWY_INLINE VF exp2(VF x) {
   const DF d;
   const DI di;
