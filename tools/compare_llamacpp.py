@@ -7,11 +7,11 @@ usage: tools/compare_llamacpp.py PEER --models FILE.gguf... --out RESULTS.jsonl
        tools/compare_llamacpp.py --table RESULTS.jsonl [--bars FILE]
 
 PEER holds llama-bench, itself or in bin/. For every model and test llama.cpp first runs once with -fa 0 and once with -fa 1; the
-better of the two then runs --repetitions times, in turn with Heddle (tests after a depth: all repetitions in one process of each,
-which reads the depth once). The machine's limits are measured by every process of Heddle. Every process adds lines to --out, so
-that --resume goes on where a run was cut off; --only takes the tests whose "MODEL TEST@DEPTH" matches. At the end: medians, ratios,
-shares of the limit (reads for decode, int8 or fp32 arithmetic for prompts) and PASS or FAIL against the bars
-(docs/performance/bars.json). Exits with 1 if a bar is missed.
+better of the two then runs --repetitions times, in turn with Heddle, also after a depth, so that both meet the same memory: what a
+virtual machine reads may double or halve within a minute. The machine's limits are measured by every process of Heddle. Every
+process adds lines to --out, so that --resume goes on where a run was cut off; --only takes the tests whose "MODEL TEST@DEPTH"
+matches. At the end: medians, ratios, shares of the limit (reads for decode, int8 or fp32 arithmetic for prompts) and PASS or FAIL
+against the bars (docs/performance/bars.json). Exits with 1 if a bar is missed.
 """
 import argparse
 import collections
@@ -125,7 +125,6 @@ def compare_group(log, ours, peer, model, group, repetitions):
         if missing:
             say(f"llama.cpp -fa {flash} once: {', '.join(f'{name_of(t)}@{t.depth}' for t in missing)}")
             measure_into(log, peer, model, "probe", missing, 1, flash)
-    deep = group[0].depth > 0
     while True:
         missing = [test for test in group if log.count(stage="measure", engine="heddle", **key(test)) < repetitions]
         theirs = collections.defaultdict(list)
@@ -134,13 +133,12 @@ def compare_group(log, ours, peer, model, group, repetitions):
                 theirs[better_flash(log.lines, **key(test))].append(test)
         if not missing and not theirs:
             return
-        count = repetitions if deep else 1
         for flash, tests in theirs.items():
-            say(f"llama.cpp -fa {flash} x{count}: {', '.join(f'{name_of(t)}@{t.depth}' for t in tests)}")
-            measure_into(log, peer, model, "measure", tests, count, flash)
+            say(f"llama.cpp -fa {flash}: {', '.join(f'{name_of(t)}@{t.depth}' for t in tests)}")
+            measure_into(log, peer, model, "measure", tests, 1, flash)
         if missing:
-            say(f"heddle x{count}: {', '.join(f'{name_of(t)}@{t.depth}' for t in missing)}")
-            measure_into(log, ours, model, "measure", missing, count)
+            say(f"heddle: {', '.join(f'{name_of(t)}@{t.depth}' for t in missing)}")
+            measure_into(log, ours, model, "measure", missing, 1)
 
 
 def better_flash(lines, model, test, depth):

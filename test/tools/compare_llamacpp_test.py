@@ -71,11 +71,10 @@ class CompareTest(unittest.TestCase):
                 counted = sum(len(line["samples"]) for line in self.lines()
                               if (line["engine"], line["test"], line["depth"], line["stage"]) == (engine, test, depth, "measure"))
                 self.assertEqual(counted, 3, (engine, test, depth))
-        # In turn, and a depth read once by each.
-        measured = [(line["engine"], len(line["samples"])) for line in self.lines() if line["stage"] == "measure" and line["test"] == "pp512"]
-        self.assertEqual(measured, [("llama.cpp", 1), ("heddle", 1)] * 3)
-        measured = [(line["engine"], len(line["samples"])) for line in self.lines() if line["stage"] == "measure" and line["depth"] == 4096]
-        self.assertEqual(measured, [("llama.cpp", 3), ("heddle", 3)])
+        # In turn, also after a depth.
+        for key, value in (("test", "pp512"), ("depth", 4096)):
+            measured = [(line["engine"], len(line["samples"])) for line in self.lines() if line["stage"] == "measure" and line[key] == value]
+            self.assertEqual(measured, [("llama.cpp", 1), ("heddle", 1)] * 3)
 
     def test_missed_bar(self):
         self.write_bars(2.5)
