@@ -93,7 +93,7 @@ Scratch allocate_scratch(backend::Arena& arena, const Plan& plan) {
   scratch.acc = arena.allocate<float>(rows * plan.padded_width);
   scratch.total = arena.allocate<float>(rows * plan.padded_width);
   scratch.sums = arena.allocate<float>(rows * 16);
-  scratch.stats = arena.allocate<float>(rows * 4);
+  scratch.stats = arena.allocate<float>(rows * 3);
   scratch.first = arena.allocate<int32_t>(rows);
   scratch.end = arena.allocate<int32_t>(rows);
   scratch.keys = arena.allocate<float>(shape.key_width * 64);

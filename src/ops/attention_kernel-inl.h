@@ -45,7 +45,6 @@ struct Run {
   int64_t value_width;
   int64_t width;   // of accumulators, padded
   float* origin;   // [rows] of the split: probabilities are 2^(score - origin)
-  float* sum;      // [rows]
   float* origin0;  // [rows] of the splits before
   float* sum0;     // [rows]
 
@@ -80,8 +79,7 @@ static Run make_run(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t
           plan.padded_width,
           stats,
           stats + rows,
-          stats + 2 * rows,
-          stats + 3 * rows};
+          stats + 2 * rows};
 }
 
 // A head's rows are token-major, so that their limits grow; queries are scaled and interleaved by
@@ -464,7 +462,6 @@ static void run_split(const Run& run, int64_t split) {
       page_panels(run, base, next);
     }
   }
-  for (int64_t r = 0; r < run.rows; ++r) run.sum[r] = sum(load16(run.scratch.sums + r * 16));
 }
 
 // ---- merging splits ------------------------------------------------------------------------
@@ -487,6 +484,11 @@ static void merge_row(const Run& run, int64_t r, float origin, float sum, const 
   for (int64_t c = 0; c < run.width; c += 16)
     store16(fma(load16(acc + c), set16(new_factor), mul(load16(total + c), set16(old_factor))),
             total + c);
+}
+
+// Of the split.
+static float sum_of_row(const Run& run, int64_t r) {
+  return sum(load16(run.scratch.sums + r * 16));
 }
 
 static void write_rows(const Run& run) {
@@ -531,7 +533,7 @@ void attend_tile(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t he
     for (int64_t r = 0; r < run.rows; ++r) {
       float* partial = partial_row(run, split, r);
       partial[0] = run.origin[r];
-      partial[1] = run.sum[r];
+      partial[1] = sum_of_row(run, r);
       const float* acc = scratch.acc + r * run.width;
       std::copy(acc, acc + run.width, partial + 16);
     }
@@ -542,7 +544,7 @@ void attend_tile(const Plan& plan, const Tile& tile, int64_t kv_head, int64_t he
   for (int64_t s = 0; s < tile.splits; ++s) {
     one_split(run, tile.first_split + s);
     for (int64_t r = 0; r < run.rows; ++r)
-      merge_row(run, r, run.origin[r], run.sum[r], scratch.acc + r * run.width);
+      merge_row(run, r, run.origin[r], sum_of_row(run, r), scratch.acc + r * run.width);
   }
   write_rows(run);
 }

@@ -44,7 +44,7 @@ struct Scratch {
   float* acc;             // [rows][padded_width] of the split
   float* total;           // [rows][padded_width] of the splits before
   float* sums;            // [rows][16] of probabilities of the split, by lanes
-  float* stats;           // [4][rows]
+  float* stats;           // [3][rows]
   int32_t* first;         // [rows] first visible position
   int32_t* end;           // [rows] one past the last
   float* keys;            // one page as float panels

@@ -26,6 +26,13 @@ HWY_PUSH_ATTRIBUTES("avx512vnni")
 namespace heddle::ops {
 namespace HWY_NAMESPACE {
 
+// Counts the outliers found in block b among those of its stretch.
+HWY_INLINE void join_outliers(Outlier* outliers, int found, int64_t b, int32_t& count) {
+  for (int i = 0; i < found; ++i)
+    outliers[i].k += static_cast<int32_t>(32 * (b % Activations::kStretch));
+  count += found;
+}
+
 // Block b of one group.
 template <int kWidth>
 HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& out, int64_t group,
@@ -43,9 +50,7 @@ HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& 
           out.outliers + (outliers_at + t) * Activations::kStretchOutliers + counts[t];
       int found = 0;
       sums = quantize_block(args.x + token * args.x_stride + 32 * b, codes[t], outliers, found);
-      for (int i = 0; i < found; ++i)
-        outliers[i].k += static_cast<int32_t>(32 * (b % Activations::kStretch));
-      counts[t] += found;
+      join_outliers(outliers, found, b, counts[t]);
     } else {
       std::memset(codes[t], 0, sizeof codes[t]);
     }
@@ -200,10 +205,7 @@ HWY_INLINE bool quantize_four_blocks(const MatmulArgs& args, const Activations& 
       _mm512_store_ps(x, f.x[i][0]);
       _mm512_store_ps(x + 16, f.x[i][1]);
       float left = _mm512_cvtss_f32(spread<i>(largest));
-      const int found = take_outliers(x, left, outliers);
-      for (int n = 0; n < found; ++n)
-        outliers[n].k += static_cast<int32_t>(32 * (block(i) % Activations::kStretch));
-      count += found;
+      join_outliers(outliers, take_outliers(x, left, outliers), block(i), count);
       f.x[i][0] = _mm512_load_ps(x);
       f.x[i][1] = _mm512_load_ps(x + 16);
       largest =
