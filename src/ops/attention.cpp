@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/packed_page.h"
+
 namespace heddle::ops {
 namespace {
 
@@ -20,6 +22,7 @@ state::StatePart KvShape::key_part(int64_t window) const {
   state::StatePart result = part("k", *this, window);
   result.strips = kv_heads * key_width;
   result.strip = 1;
+  if (dtype == DType::bf16) result.codec = page_codec(key_width);
   return result;
 }
 
@@ -27,6 +30,7 @@ state::StatePart KvShape::value_part(int64_t window) const {
   state::StatePart result = part("v", *this, window);
   result.strips = kv_heads * value_width / value_band();
   result.strip = value_band();
+  if (dtype == DType::bf16 && value_band() == 64) result.codec = page_codec(value_width);
   return result;
 }
 

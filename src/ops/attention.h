@@ -39,6 +39,10 @@ struct KvShape {
   // window 0: every record is kept; else the last `window` records before the next token.
   state::StatePart key_part(int64_t window) const;
   state::StatePart value_part(int64_t window) const;
+  // Of the keys and values of so many records, in the form that attention reads.
+  int64_t held_bytes(int64_t records) const {
+    return key_part(0).held_bytes(records) + value_part(0).held_bytes(records);
+  }
 };
 
 struct KvView {

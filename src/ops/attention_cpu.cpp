@@ -98,8 +98,10 @@ Scratch allocate_scratch(backend::Arena& arena, const Plan& plan) {
   scratch.end = arena.allocate<int32_t>(rows);
   scratch.keys = arena.allocate<float>(shape.key_width * 64);
   scratch.values = arena.allocate<float>(64 * ((plan.padded_width + 63) / 64 * 64));
-  scratch.key_page = arena.allocate<std::byte>(shape.key_width * 64 * 4);
-  scratch.value_page = arena.allocate<std::byte>(64 * shape.value_width * 4);
+  const int64_t records = plan.max_heads * 64;
+  scratch.key_page = arena.allocate<std::byte>(dtype_bytes(shape.dtype, records * shape.key_width));
+  scratch.value_page =
+      arena.allocate<std::byte>(dtype_bytes(shape.dtype, records * shape.value_width));
   scratch.slots = arena.allocate<int32_t>(longest);
   return scratch;
 }
@@ -140,6 +142,7 @@ std::vector<Task> plan_tasks(backend::Context& ctx, Plan& plan, std::vector<Tile
       const int64_t head = shape.kv_heads * i / count;
       const int64_t heads = shape.kv_heads * (i + 1) / count - head;
       plan.max_rows = std::max(plan.max_rows, heads * rows);
+      plan.max_heads = std::max(plan.max_heads, heads);
       const double work = per_key * static_cast<double>(heads);
       const auto add = [&](int64_t s, int64_t keys) {
         tasks.push_back({static_cast<int32_t>(n), static_cast<int32_t>(head),

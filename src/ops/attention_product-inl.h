@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "base/dtype.h"
 #include "ops/math-inl.h"
+#include "ops/packed_page-inl.h"
 #include "ops/simd.h"
 #include "state/state_part.h"
 
@@ -187,6 +189,82 @@ static void multiply(int64_t rows, int vectors, const Product& p) {
   if (vectors == wide(3)) return product_rows<wide(3), Source, kScores>(rows, p);
   return product_rows<wide(1), Source, kScores>(rows, p);
 }
+
+#if HWY_TARGET == HWY_AVX3_DL
+
+// The same, 64 columns of whole units that lie packed one behind the other; `count` strips.
+template <int M, bool kScores>
+HWY_NOINLINE void product_packed(const Product& p) {
+  const DF d;
+  const float* HWY_RESTRICT a = p.a;
+  const auto* HWY_RESTRICT unit = static_cast<const uint8_t*>(p.b);
+  float* const out = p.c;
+  const int64_t out_stride = p.c_stride;
+  const std::byte* fetch = p.fetch.at;
+  int64_t left = p.fetch.then == nullptr ? std::numeric_limits<int64_t>::max() : p.fetch.bytes;
+  const auto fetch_lines = [&](int64_t lines) HWY_ATTR {
+    if (fetch == nullptr) return;
+    if (left <= 0) {
+      fetch = p.fetch.then;
+      left = std::numeric_limits<int64_t>::max();
+    }
+    for (int64_t n = 0; n < lines; ++n) hwy::Prefetch(fetch + n * 64);
+    fetch += lines * 64;
+    left -= lines * 64;
+  };
+  const PackedStrips strips;
+  VF c[M][4];
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; ++n)
+      c[r][n] = kScores ? hn::Zero(d) : hn::LoadU(d, out + r * out_stride + n * kLanes);
+  }
+  for (int64_t k = 0; k < p.count; k += kUnitStrips, unit += kPackedUnitBytes) {
+    fetch_lines(2);
+    const uint8_t* pair = unit + 2 * kUnitStrips;
+    for (int64_t i = 0; i < kUnitStrips / 2; ++i, pair += kPackedPairBytes) {
+#pragma GCC unroll 2
+      for (int odd = 0; odd < 2; ++odd) {
+        VF column[4];
+        strips.widen(unit, pair, i, odd, column);
+#pragma GCC unroll 8
+        for (int r = 0; r < M; ++r) {
+          const VF x = hn::Set(d, kScores ? a[r] : a[r * kPage]);
+#pragma GCC unroll 4
+          for (int n = 0; n < 4; ++n) c[r][n] = fma(x, column[n], c[r][n]);
+        }
+        a += kScores ? M : 1;
+      }
+      fetch_lines(3);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < M; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < 4; ++n) hn::StoreU(c[r][n], d, out + r * out_stride + n * kLanes);
+  }
+}
+
+template <bool kScores>
+static void multiply_packed(int64_t rows, const Product& p) {
+  switch (rows) {
+    case 1:
+      return product_packed<1, kScores>(p);
+    case 2:
+      return product_packed<2, kScores>(p);
+    case 3:
+      return product_packed<3, kScores>(p);
+    case 4:
+      return product_packed<4, kScores>(p);
+    case 5:
+      return product_packed<5, kScores>(p);
+    default:
+      return product_packed<6, kScores>(p);
+  }
+}
+
+#endif
 
 }  // namespace HWY_NAMESPACE
 }  // namespace heddle::ops

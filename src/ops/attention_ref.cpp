@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ops/attention.h"
+#include "ops/packed_page.h"
 
 namespace heddle::ops {
 namespace {
@@ -31,6 +32,8 @@ void store(DType dtype, float value, std::byte* page, int64_t index) {
 
 struct Row {
   const KvView& kv;
+  PlainPages& keys;
+  PlainPages& values;
   int64_t segment;
   int64_t first;             // first visible position
   int64_t position;          // its own
@@ -42,13 +45,11 @@ struct Row {
   }
   double key(int64_t g, int64_t j, int64_t d) const {
     const int64_t s = slot(j);
-    return load(kv.shape.dtype, kv.state->at(segment, kv.key_part).pages[s / 64],
-                (g * kv.shape.key_width + d) * 64 + s % 64);
+    return load(kv.shape.dtype, keys[s / 64], (g * kv.shape.key_width + d) * 64 + s % 64);
   }
   double value(int64_t g, int64_t j, int64_t v) const {
     const int64_t s = slot(j);
-    return load(kv.shape.dtype, kv.state->at(segment, kv.value_part).pages[s / 64],
-                kv.shape.value_at(g, s % 64, v));
+    return load(kv.shape.dtype, values[s / 64], kv.shape.value_at(g, s % 64, v));
   }
 };
 
@@ -103,8 +104,11 @@ void ref::attention(backend::Context&, const AttentionArgs& args) {
   const KvView& kv = args.kv;
   for (size_t b = 0; b < kv.batch->segments.size(); ++b) {
     const state::Segment& segment = kv.batch->segments[b];
+    const auto index = static_cast<int64_t>(b);
+    PlainPages keys(kv.state->at(index, kv.key_part), kv.shape.key_part(0).page_bytes());
+    PlainPages values(kv.state->at(index, kv.value_part), kv.shape.value_part(0).page_bytes());
     for (int64_t i = 0; i < segment.length; ++i) {
-      Row row{kv, static_cast<int64_t>(b), 0, 0, {}};
+      Row row{kv, keys, values, index, 0, 0, {}};
       row.own.resize(static_cast<size_t>(segment.length));
       row.position = segment.start + visible_slots(segment, i, row.own.data()) - 1;
       if (args.window > 0) row.first = std::max<int64_t>(0, row.position - args.window + 1);

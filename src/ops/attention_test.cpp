@@ -13,6 +13,7 @@
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "ops/naive.h"
+#include "ops/packed_page.h"
 
 namespace heddle::ops {
 namespace {
@@ -42,13 +43,31 @@ class Pages {
       }
     }
     for (auto& page : data_) pointers_.push_back(page.data());
+    packed_.resize(pointers_.size());
   }
   void add_views(std::vector<state::PartView>& views) const {
     state::PartView view;
     view.pages = pointers_.data();
+    view.packed = packed_.data();
     views.push_back(view);
     view.pages = pointers_.data() + pages_;
+    view.packed = packed_.data() + pages_;
     views.push_back(view);
+  }
+  // As the state packs pages that are complete. Returns how many were.
+  int64_t pack_before(int64_t slot) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < 2 * pages_; ++i) {
+      const auto index = static_cast<size_t>(i);
+      if (i % pages_ >= slot / 64 || pointers_[index] == nullptr || packed_[index] != 0) continue;
+      std::vector<std::byte> packed(data_[index].size(), std::byte{0xff});
+      if (!pack_page(data_[index].data(), std::ssize(data_[index]), packed.data())) continue;
+      data_[index] = std::move(packed);
+      pointers_[index] = data_[index].data();
+      packed_[index] = 1;
+      ++count;
+    }
+    return count;
   }
   // As the state drops pages that no window reaches.
   void drop_before(int64_t slot) {
@@ -61,6 +80,7 @@ class Pages {
   int64_t pages_;
   std::vector<std::vector<std::byte>> data_;
   std::vector<std::byte*> pointers_;
+  std::vector<uint8_t> packed_;
 };
 
 struct Inputs {
@@ -340,6 +360,48 @@ TEST(AttentionTargets, EverySimdTargetGivesEqualBits) {
       if (first.empty()) first = rows;
       EXPECT_TRUE(same_bits(rows, first, setting.heads * setting.value_width))
           << setting.name << " " << target;
+    }
+  }
+  ASSERT_TRUE(use_target(before).has_value());
+}
+
+// One token, a few (decode, drafts in a tree) and many rows (prefill), past a split, over pages of
+// which most are packed.
+void expect_packed_pages_change_nothing(Setting s) {
+  s.key_width = (s.key_width + 63) / 64 * 64;
+  s.value_width = (s.value_width + 63) / 64 * 64;
+  Rig rig(s);
+  const int64_t past = 580;
+  const auto ids = ids_of(past, 12);
+  const std::vector<int32_t> parents = {1, 1, 2, 3, 4, 5};
+  const std::vector<state::Segment> steps = {
+      {0, past, 1, 0, {}}, {0, past, 5, 0, {}}, {0, past, 8, 6, parents}, {0, past, 90, 0, {}}};
+  for (const state::Segment& step : steps) {
+    const auto rows = ids_of(step.length, 13);
+    Pages plain(rig.shape(), past + step.length);
+    Pages packed(rig.shape(), past + step.length);
+    for (Pages* pages : {&plain, &packed}) {
+      rig.feed(*pages, ids, past);
+      if (s.window > 0) pages->drop_before(past - s.window + 1);
+    }
+    EXPECT_GT(packed.pack_before(past), 0);
+    const auto expected = rig.run({step}, {&plain}, rows);
+    EXPECT_TRUE(same_bits(rig.run({step}, {&packed}, rows), expected, s.heads * s.value_width))
+        << step.length << " rows";
+    if (step.length != 5) continue;
+    EXPECT_EQ(rig.run({step}, {&packed}, rows, true), rig.run({step}, {&plain}, rows, true));
+  }
+}
+
+TEST(AttentionTargets, PackedPagesGiveEqualBits) {
+  const std::string before(active_target());
+  for (const std::string_view target : supported_targets()) {
+    if (target == "scalar") continue;  // slow
+    ASSERT_TRUE(use_target(target).has_value());
+    for (const Setting& setting : kSettings) {
+      if (setting.dtype != DType::bf16 || (setting.window > 0 && setting.window < 64)) continue;
+      SCOPED_TRACE(setting.name + " " + std::string(target));
+      expect_packed_pages_change_nothing(setting);
     }
   }
   ASSERT_TRUE(use_target(before).has_value());

@@ -33,6 +33,7 @@ struct Plan {
   int64_t group = 1;         // query heads of a kv head
   int64_t padded_width = 0;  // V rounded up to 16 floats; row stride of accumulators
   int64_t max_rows = 0;      // of a task
+  int64_t max_heads = 1;     // of a task
   int64_t threads = 1;       // that take splits in turn
   int64_t partial_width() const { return padded_width + 16; }
 };
@@ -49,8 +50,8 @@ struct Scratch {
   int32_t* end;           // [rows] one past the last
   float* keys;            // one page as float panels
   float* values;          // one page as float panels
-  std::byte* key_page;    // gathered
-  std::byte* value_page;  // gathered
+  std::byte* key_page;    // gathered or unpacked, [heads]
+  std::byte* value_page;  // gathered or unpacked, [heads]
   int32_t* slots;         // of the ancestors of a gathered draft
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ops/matmul_layout.h"
+#include "ops/packed_page.h"
 
 namespace heddle::ops {
 
@@ -128,18 +129,16 @@ float read(DType dtype, const std::byte* page, int64_t index) {
   return reinterpret_cast<const float*>(page)[index];
 }
 
-// One query head of a row at `position` of segment `n`.
-void attend(const AttentionArgs& args, int64_t n, int64_t position, int64_t h, const float* q,
-            float* out) {
+// One query head of a row at `position`.
+void attend(const AttentionArgs& args, PlainPages& keys, PlainPages& values, int64_t position,
+            int64_t h, const float* q, float* out) {
   const KvShape& s = args.kv.shape;
-  const state::PartView& keys = args.kv.state->at(n, args.kv.key_part);
-  const state::PartView& values = args.kv.state->at(n, args.kv.value_part);
   const int64_t g = h / (args.heads / s.kv_heads);
   const int64_t first = args.window > 0 ? std::max<int64_t>(0, position - args.window + 1) : 0;
   std::vector<float> p;
   float top = args.sinks != nullptr ? args.sinks[h] : -std::numeric_limits<float>::infinity();
   for (int64_t j = first; j <= position; ++j) {
-    const std::byte* page = keys.pages[j / 64];
+    const std::byte* page = keys[j / 64];
     float dot = 0;
     for (int64_t d = 0; d < s.key_width; ++d)
       dot += q[d] * read(s.dtype, page, (g * s.key_width + d) * 64 + j % 64);
@@ -154,7 +153,7 @@ void attend(const AttentionArgs& args, int64_t n, int64_t position, int64_t h, c
     float o = 0;
     for (int64_t j = first; j <= position; ++j)
       o += p[static_cast<size_t>(j - first)] *
-           read(s.dtype, values.pages[j / 64], s.value_at(g, j % 64, e));
+           read(s.dtype, values[j / 64], s.value_at(g, j % 64, e));
     out[e] = o / total;
   }
 }
@@ -166,10 +165,13 @@ void attention(backend::Context&, const AttentionArgs& args) {
   const state::BatchView& batch = *args.kv.batch;
   for (size_t n = 0; n < batch.segments.size(); ++n) {
     const state::Segment& segment = batch.segments[n];
+    const auto index = static_cast<int64_t>(n);
+    PlainPages keys(args.kv.state->at(index, args.kv.key_part), s.key_part(0).page_bytes());
+    PlainPages values(args.kv.state->at(index, args.kv.value_part), s.value_part(0).page_bytes());
     for (int64_t i = 0; i < segment.length; ++i) {
       const int64_t row = segment.row + i;
       for (int64_t h = 0; h < args.heads; ++h)
-        attend(args, static_cast<int64_t>(n), segment.start + i, h,
+        attend(args, keys, values, segment.start + i, h,
                args.q + row * args.q_stride + h * s.key_width,
                args.out + row * args.out_stride + h * s.value_width);
     }

@@ -23,17 +23,16 @@ backend::Work attention_work(const AttentionArgs& args) {
   const auto seen = [&](int64_t position) {
     return args.window > 0 ? std::min(position + 1, args.window) : position + 1;
   };
-  double pairs = 0, records = 0;
+  backend::Work work;
+  double pairs = 0;
   for (const state::Segment& segment : batch.segments) {
     if (segment.length == 0) continue;
     for (int64_t i = 0; i < segment.length; ++i)
       pairs += static_cast<double>(seen(batch.positions[static_cast<size_t>(segment.row + i)]));
-    records += static_cast<double>(seen(segment.start) + segment.length - 1);
+    work.bytes += static_cast<double>(shape.held_bytes(seen(segment.start) + segment.length - 1));
   }
   const int64_t width = shape.key_width + shape.value_width;
-  backend::Work work;
   work.fp32_flops = 2 * pairs * static_cast<double>(args.heads * width);
-  work.bytes = records * static_cast<double>(dtype_bytes(shape.dtype, shape.kv_heads * width));
   return work;
 }
 

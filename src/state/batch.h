@@ -40,6 +40,9 @@ struct PartView {
   // per_token, window: pages[p] holds the records of slots [p R, p R + R); nullptr where nothing is
   // kept or stored. A page may be written only at slots >= the segment's start.
   std::byte* const* pages = nullptr;
+  // packed[p]: page p holds the packed form of its records (StatePart::codec); never a page that
+  // may be written. nullptr: no page does.
+  const uint8_t* packed = nullptr;
   // folded: summary at floor(start / F) F (nullptr: all zeros), records since it in slots [start
   // mod F ...) of `open`.
   const float* summary = nullptr;

@@ -55,7 +55,7 @@ void BlockPool::add_slab(int64_t bytes) {
   close_to_use(data, size);
   auto* slab = new Slab{data, size, 0};
   for (int64_t i = size / stride - 1; i >= 0; --i)
-    free_[bytes].push_back(new Block{data + i * stride, bytes, 0, Growth{}, this, slab});
+    free_[bytes].push_back(new Block{data + i * stride, bytes, 0, Growth{}, false, this, slab});
   free_bytes_ += size / stride * bytes;
 }
 
@@ -67,6 +67,7 @@ BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
   ready.pop_back();
   free_bytes_ -= bytes;
   block->growth = growth;
+  block->packed = false;
   block->references = 1;
   ++block->slab->used;
   open_to_use(block->data, bytes);
@@ -74,6 +75,14 @@ BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
   live_[static_cast<size_t>(growth)] += bytes;
   ++blocks_;
   return BlockRef(block);
+}
+
+BlockRef BlockPool::pack(const StatePart& part, BlockRef page) {
+  if (part.codec == nullptr || page.packed()) return page;
+  BlockRef packed = allocate(part.packed_bytes(), part.growth);
+  if (!part.codec->pack(page.data(), part.page_bytes(), packed.data())) return page;
+  packed.block_->packed = true;
+  return packed;
 }
 
 void BlockPool::release(Block* block) {

@@ -38,6 +38,24 @@ StatePart folded(std::string name, int64_t strips, int64_t strip, int64_t fold, 
           .summary_elements = summary};
 }
 
+// Its form of a page has every bit turned, one byte further on; every other page (by its first
+// byte) has none. Any byte that is read or copied past the codec is then a wrong one.
+constexpr PageCodec kTurningCodec = {
+    [](int64_t page_bytes) { return page_bytes; },
+    [](const std::byte* page, int64_t page_bytes, std::byte* packed) {
+      if (std::to_integer<int>(page[0]) % 2 != 0) return false;
+      for (int64_t i = 0; i < page_bytes; ++i) packed[(i + 1) % page_bytes] = ~page[i];
+      return true;
+    },
+    [](const std::byte* packed, int64_t page_bytes, std::byte* page) {
+      for (int64_t i = 0; i < page_bytes; ++i) page[i] = ~packed[(i + 1) % page_bytes];
+    }};
+
+StatePart with_codec(StatePart part) {
+  part.codec = &kTurningCodec;
+  return part;
+}
+
 StateLayout layout_of(std::vector<std::vector<StatePart>> layers) {
   StateLayout layout;
   layout.first_part.push_back(0);
@@ -129,6 +147,8 @@ std::string check_part(const StateLayout& layout, int64_t index, const PartView&
                        std::span<const int32_t> tokens) {
   const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
   const auto position = static_cast<int64_t>(tokens.size());
+  std::vector<std::byte> unpacked;
+  int64_t unpacked_page = -1;
   int64_t first = 0;
   if (part.growth == Growth::folded) {
     first = position / part.page_records * part.page_records;
@@ -138,8 +158,16 @@ std::string check_part(const StateLayout& layout, int64_t index, const PartView&
   }
   for (int64_t slot = first; slot < position; ++slot) {
     if (part.growth == Growth::window && !visible(part, slot, position)) continue;
-    const std::byte* page =
-        part.growth == Growth::folded ? view.open : view.pages[slot / part.page_records];
+    const int64_t number = slot / part.page_records;
+    const std::byte* page = part.growth == Growth::folded ? view.open : view.pages[number];
+    if (page != nullptr && view.packed != nullptr && view.packed[number] != 0) {
+      if (number != unpacked_page) {
+        unpacked.resize(static_cast<size_t>(part.page_bytes()));
+        part.codec->unpack(page, part.page_bytes(), unpacked.data());
+        unpacked_page = number;
+      }
+      page = unpacked.data();
+    }
     std::string wrong = check_record(layout, index, page, slot, tokens);
     if (!wrong.empty()) return wrong;
   }
@@ -181,16 +209,17 @@ void write_rows(const StateLayout& layout, int64_t index, const PartView& view,
 }  // namespace
 
 StateLayout full_layout() {
-  return layout_of({{per_token("k", DType::bf16, 2, 4), per_token("v", DType::f32, 1, 3)},
-                    {window("k", 2, 4, 64, 100, 5), window("v", 1, 2, 64, 20, 0)},
-                    {folded("delta", 3, 2, 64, 12), window("conv", 1, 6, 4, 3, 0)},
-                    {folded("scan", 1, 5, 4, 7), window("shift", 2, 1, 1, 1, 0)},
-                    {folded("hla", 2, 3, 16, 9), window("conv", 1, 4, 16, 16, 2)}});
+  return layout_of(
+      {{with_codec(per_token("k", DType::bf16, 2, 4)), per_token("v", DType::f32, 1, 3)},
+       {with_codec(window("k", 2, 4, 64, 100, 5)), window("v", 1, 2, 64, 20, 0)},
+       {folded("delta", 3, 2, 64, 12), window("conv", 1, 6, 4, 3, 0)},
+       {folded("scan", 1, 5, 4, 7), window("shift", 2, 1, 1, 1, 0)},
+       {folded("hla", 2, 3, 16, 9), window("conv", 1, 4, 16, 16, 2)}});
 }
 
 StateLayout attention_layout() {
   return layout_of({{per_token("k", DType::bf16, 2, 4), per_token("v", DType::f32, 1, 4)},
-                    {per_token("latent", DType::bf16, 1, 8)}});
+                    {with_codec(per_token("latent", DType::bf16, 1, 8))}});
 }
 
 StateLayout hybrid_layout() {
@@ -203,8 +232,9 @@ StateLayout fold_layout() {
 }
 
 StateLayout sliding_layout() {
-  return layout_of({{per_token("k", DType::bf16, 2, 4)},
-                    {window("k", 2, 4, 64, 200, 0), window("v", 1, 2, 64, 200, 3)}});
+  return layout_of(
+      {{per_token("k", DType::bf16, 2, 4)},
+       {with_codec(window("k", 2, 4, 64, 200, 0)), with_codec(window("v", 1, 2, 64, 200, 3))}});
 }
 
 std::vector<std::byte> expected_record(const StateLayout& layout, int64_t part,
@@ -238,7 +268,11 @@ std::string check_snapshot(const StateLayout& layout, const Snapshot& snapshot,
     const PartSnapshot& part = snapshot.parts[static_cast<size_t>(i)];
     const StatePart& declared = layout.entries[static_cast<size_t>(i)].part;
     std::vector<std::byte*> pages(static_cast<size_t>(part.first_page), nullptr);
-    for (const BlockRef& page : part.pages) pages.push_back(page.data());
+    std::vector<uint8_t> packed(pages.size(), 0);
+    for (const BlockRef& page : part.pages) {
+      pages.push_back(page.data());
+      packed.push_back(page.packed());
+    }
     const int64_t records = declared.page_records;
     const int64_t covered = static_cast<int64_t>(pages.size()) * records;
     const bool folded_part = declared.growth == Growth::folded;
@@ -249,6 +283,7 @@ std::string check_snapshot(const StateLayout& layout, const Snapshot& snapshot,
       return where(layout, i, snapshot.position) + ": open page where there are no records";
     }
     const PartView view{.pages = pages.data(),
+                        .packed = packed.data(),
                         .summary = reinterpret_cast<const float*>(part.summary.data()),
                         .open = part.open.data()};
     std::string wrong = check_part(layout, i, view, tokens);

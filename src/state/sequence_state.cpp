@@ -68,7 +68,11 @@ SequenceState::SequenceState(const StateLayout& layout, BlockPool& pool, const S
     to.summary = from.summary;
     to.open = from.open;
     to.page_pointers.assign(static_cast<size_t>(from.first_page), nullptr);
-    for (const BlockRef& page : to.pages) to.page_pointers.push_back(page.data());
+    to.packed.assign(static_cast<size_t>(from.first_page), 0);
+    for (const BlockRef& page : to.pages) {
+      to.page_pointers.push_back(page.data());
+      to.packed.push_back(page.packed());
+    }
   }
 }
 
@@ -99,6 +103,10 @@ void SequenceState::begin_step(int64_t committed, int64_t drafts) {
 
 BlockRef SequenceState::copy_records(const StatePart& part, const BlockRef& page, int64_t records) {
   BlockRef copy = pool_->allocate(part.page_bytes(), part.growth);
+  if (page.packed()) {
+    part.codec->unpack(page.data(), part.page_bytes(), copy.data());
+    return copy;
+  }
   const int64_t strip_bytes = dtype_bytes(part.dtype, part.strip);
   const int64_t stride = strip_bytes * part.page_records;
   for (int64_t strip = 0; strip < part.strips; ++strip) {
@@ -117,14 +125,17 @@ void SequenceState::make_room(const StatePart& part, PartState& state) {
       part.stores_whole_chunk() ? 0 : first_slot_kept(part, position_ + step_committed_);
   state.pages.resize(static_cast<size_t>(pages_for(end, records) - state.first_page));
   state.page_pointers.resize(static_cast<size_t>(pages_for(end, records)));
+  state.packed.resize(static_cast<size_t>(pages_for(end, records)));
   for (int64_t page = first; page * records < end; ++page) {
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     if (block) {
-      if (block.shared()) block = copy_records(part, block, position_ - page * records);
+      if (block.shared() || block.packed())
+        block = copy_records(part, block, position_ - page * records);
     } else if ((page + 1) * records > kept || page * records < part.sinks) {
       block = pool_->allocate(part.page_bytes(), part.growth);
     }
     state.page_pointers[static_cast<size_t>(page)] = block.data();
+    state.packed[static_cast<size_t>(page)] = 0;
   }
 }
 
@@ -146,6 +157,7 @@ PartView SequenceState::part_view(int64_t part) const {
   const PartState& state = parts_[static_cast<size_t>(part)];
   PartView view;
   view.pages = state.page_pointers.data();
+  view.packed = state.packed.data();
   view.summary = reinterpret_cast<const float*>(state.summary.data());
   view.open = state.open.data();
   view.next_summary = reinterpret_cast<float*>(state.next_summary.data());
@@ -189,6 +201,7 @@ void SequenceState::drop_unreachable(const StatePart& part, PartState& state) {
   state.pages.resize(
       static_cast<size_t>(std::max<int64_t>(0, pages_for(position_, records) - state.first_page)));
   state.page_pointers.resize(static_cast<size_t>(pages_for(position_, records)));
+  state.packed.resize(static_cast<size_t>(pages_for(position_, records)));
   const int64_t first_kept = first_slot_kept(part, position_) / records;
   const int64_t last = state.first_page + static_cast<int64_t>(state.pages.size());
   for (int64_t page = state.first_page; page < std::min(first_kept, last); ++page) {
@@ -200,6 +213,20 @@ void SequenceState::drop_unreachable(const StatePart& part, PartState& state) {
     const int64_t gone = std::min(first_kept, last) - state.first_page;
     state.pages.erase(state.pages.begin(), state.pages.begin() + gone);
     state.first_page += gone;
+  }
+}
+
+// The pages that the step completed, `before` being the position it began at.
+void SequenceState::pack_pages(const StatePart& part, PartState& state, int64_t before) {
+  if (part.codec == nullptr) return;
+  const int64_t records = part.page_records;
+  for (int64_t page = std::max(before / records, state.first_page); page < position_ / records;
+       ++page) {
+    BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
+    if (!block) continue;
+    block = pool_->pack(part, std::move(block));
+    state.page_pointers[static_cast<size_t>(page)] = block.data();
+    state.packed[static_cast<size_t>(page)] = block.packed();
   }
 }
 
@@ -215,6 +242,7 @@ void SequenceState::commit(std::span<const int32_t> accepted) {
   for (size_t i = 0; i < parts_.size() && wrote; ++i) {
     keep_path(layout_->entries[i].part, parts_[i], accepted);
   }
+  const int64_t before = position_;
   position_ += step_committed_ + count;
   for (size_t i = 0; i < parts_.size() && wrote; ++i) {
     const StatePart& part = layout_->entries[i].part;
@@ -222,6 +250,7 @@ void SequenceState::commit(std::span<const int32_t> accepted) {
       close_step_folded(part, parts_[i], count);
     } else {
       drop_unreachable(part, parts_[i]);
+      pack_pages(part, parts_[i], before);
     }
   }
   in_step_ = false;

@@ -73,6 +73,7 @@ class SequenceState {
     int64_t first_page = 0;                 // pages before it are gone; 0 when there are sinks
     std::vector<BlockRef> pages;            // [i]: page first_page + i
     std::vector<std::byte*> page_pointers;  // [p]: absolute page p, as mixers see it
+    std::vector<uint8_t> packed;            // [p]: whether page p is packed
     BlockRef summary;
     BlockRef next_summary;
     BlockRef open;
@@ -82,6 +83,7 @@ class SequenceState {
   void keep_path(const StatePart& part, PartState& state, std::span<const int32_t> accepted);
   void close_step_folded(const StatePart& part, PartState& state, int64_t accepted);
   void drop_unreachable(const StatePart& part, PartState& state);
+  void pack_pages(const StatePart& part, PartState& state, int64_t before);
   BlockRef copy_records(const StatePart& part, const BlockRef& page, int64_t records);
 
   const StateLayout* layout_;

@@ -132,8 +132,14 @@ void PayloadWriter::write_part(const StatePart& part, const PartSnapshot& from, 
                      from.pages[static_cast<size_t>(index)],
                  "part {} has no page {} at {}", part.name, page, position);
     const int64_t start = page * part.page_records;
-    visit_records(part, from.pages[static_cast<size_t>(index)].data(), slots.first - start,
-                  slots.last - start, append);
+    const BlockRef& block = from.pages[static_cast<size_t>(index)];
+    std::byte* records = block.data();
+    if (block.packed()) {
+      unpacked_.resize(static_cast<size_t>(part.page_bytes()));
+      records = unpacked_.data();
+      part.codec->unpack(block.data(), part.page_bytes(), records);
+    }
+    visit_records(part, records, slots.first - start, slots.last - start, append);
   }
 }
 
@@ -198,6 +204,8 @@ bool PayloadReader::read_part(const StatePart& part, int64_t position, BlockPool
     to.pages.back() = pool.allocate(part.page_bytes(), part.growth);
     const int64_t start = page * part.page_records;
     visit_records(part, to.pages.back().data(), slots.first - start, slots.last - start, fill);
+    if (good && slots.first == start && slots.last == start + part.page_records)
+      to.pages.back() = pool.pack(part, std::move(to.pages.back()));
   }
   return good;
 }

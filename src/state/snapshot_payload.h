@@ -36,6 +36,7 @@ class PayloadWriter {
   std::vector<std::byte>& out_;
   std::unique_ptr<ZSTD_CCtx, Free> context_;
   std::vector<std::byte> buffer_;
+  std::vector<std::byte> unpacked_;  // the page that is written, if it is kept packed
 };
 
 class PayloadReader {

@@ -32,6 +32,10 @@ Status validate_part(const StatePart& part) {
   if (part.growth != Growth::folded && part.summary_elements != 0) {
     return fail("summary of {} elements on a part that does not fold", part.summary_elements);
   }
+  if (part.codec != nullptr && !part.stores_whole_chunk()) {
+    return fail("a codec on pages of {} records; expected pages of {} that keep a whole chunk",
+                part.page_records, kPageTokens);
+  }
   switch (part.growth) {
     case Growth::per_token:
       if (part.page_records != kPageTokens) {

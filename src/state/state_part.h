@@ -2,6 +2,7 @@
 // What a mixer remembers about a sequence, declared (design, section 2). Paging, snapshots, fork,
 // rollback, save and restore are written once over these declarations and never know a mixer's
 // name.
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -19,6 +20,15 @@ enum class Growth : uint8_t {
   folded,     // a summary at the last fold boundary, and the records since it in one open page
 };
 constexpr int64_t kGrowthClasses = 3;
+
+// A shorter form of pages that are complete, without loss: every bit of a page comes back. Whoever
+// declares a part chooses its codec and reads both forms (PartView::packed).
+struct PageCodec {
+  int64_t (*packed_bytes)(int64_t page_bytes);
+  // False: this page has no shorter form and stays as it is.
+  bool (*pack)(const std::byte* page, int64_t page_bytes, std::byte* packed);
+  void (*unpack)(const std::byte* packed, int64_t page_bytes, std::byte* page);
+};
 
 struct StatePart {
   std::string name;  // unique inside a mixer: "k", "v", "conv", "delta"
@@ -40,9 +50,18 @@ struct StatePart {
   int64_t sinks = 0;             // window: first records that are never dropped
   int64_t summary_elements = 0;  // folded: float32 values of one summary
 
+  // Of parts whose pages hold 64 records; nullptr: pages stay as they are written.
+  const PageCodec* codec = nullptr;
+
   int64_t record_elements() const { return strips * strip; }
   int64_t record_bytes() const { return dtype_bytes(dtype, record_elements()); }
   int64_t page_bytes() const { return record_bytes() * page_records; }
+  int64_t packed_bytes() const { return codec->packed_bytes(page_bytes()); }
+  // That the first `records` records lie in, complete pages packed.
+  int64_t held_bytes(int64_t records) const {
+    if (codec == nullptr) return records * record_bytes();
+    return records / page_records * packed_bytes() + records % page_records * record_bytes();
+  }
   int64_t summary_bytes() const { return summary_elements * 4; }
   bool stores_whole_chunk() const {
     return growth == Growth::per_token || (growth == Growth::window && page_records == kPageTokens);

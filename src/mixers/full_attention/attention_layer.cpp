@@ -169,12 +169,13 @@ class AttentionDesign : public MixerDesign {
     const double matrices = d * static_cast<double>(c_.projected_width() + c_.out_width());
     const int64_t seen = c_.window > 0 ? std::min(position + 1, c_.window) : position + 1;
     const auto pair = static_cast<double>(c_.head_dim + c_.v_head_dim);  // of one head and key
-    const auto record = static_cast<double>(dtype_bytes(c_.kv_dtype, c_.k_width() + c_.v_width()));
+    const ops::KvShape shape = AttentionMixer::shape(c_);
     Cost cost;
     cost.flops = 2 * matrices + 2 * pair * static_cast<double>(c_.heads * seen);
     cost.weight_bytes = 4 * matrices;
-    cost.state_read_bytes = record * static_cast<double>(seen);
-    cost.state_write_bytes = record;
+    cost.state_read_bytes = static_cast<double>(shape.held_bytes(seen));
+    cost.state_write_bytes =
+        static_cast<double>(dtype_bytes(c_.kv_dtype, c_.k_width() + c_.v_width()));
     return cost;
   }
 

@@ -49,6 +49,7 @@ std::vector<MixerCase> attention_cases(int64_t window) {
         .set("rope_freqs", true);
   }
   if (window != 17) {
+    cases.push_back(make_case("packed", 64, 3, 1, 64));  // heads that fill packed pages
     cases.push_back(make_case("odd", 40, 7, 1, 10));
     cases.back()
         .params.set("v_head_dim", int64_t{13})
