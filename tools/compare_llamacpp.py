@@ -8,7 +8,8 @@ usage: tools/compare_llamacpp.py PEER --models FILE.gguf... --out RESULTS.jsonl
 
 PEER holds llama-bench, itself or in bin/. For every model and test llama.cpp first runs once with -fa 0 and once with -fa 1; the
 better of the two then runs --repetitions times, in turn with Heddle, also after a depth, so that both meet the same memory: what a
-virtual machine reads may double or halve within a minute. The machine's limits are measured by every process of Heddle. Every
+virtual machine reads may double or halve within a minute. The machine's limits are measured by every process of Heddle; a share of
+the limit is of the one that the same process measured (for llama.cpp: Heddle's process of the same turn), and the median of these. Every
 process adds lines to --out, so that --resume goes on where a run was cut off; --only takes the tests whose "MODEL TEST@DEPTH"
 matches. At the end: medians, ratios, shares of the limit (reads for decode, int8 or fp32 arithmetic for prompts) and PASS or FAIL
 against the bars (docs/performance/bars.json). Exits with 1 if a bar is missed.
@@ -147,6 +148,12 @@ def better_flash(lines, model, test, depth):
     return max(speeds, key=speeds.get)
 
 
+def share_of(lines, limits):
+    """Median percentage of the limits that were measured beside each line: where memory changes between two speeds, the median of all
+    speeds may be of the one and that of all limits of the other."""
+    return 100 * median([sample / limit for line, limit in zip(lines, limits) for sample in line["samples"]])
+
+
 def summarise(lines):
     """One dictionary per (model, test, depth) that both engines ran, in the order of the lines."""
     cells = {}
@@ -161,12 +168,13 @@ def summarise(lines):
         samples = [sample for line in ours for sample in line["samples"]]
         peer_samples = [sample for line in theirs for sample in line["samples"]]
         probes = {line["flash"]: line["samples"][0] for line in cell if line["stage"] == "probe"}
-        limit = median([line["limit_tokens_per_s"] for line in ours])
+        limits = [line["limit_tokens_per_s"] for line in ours]
         speed, peer_speed = median(samples), median(peer_samples)
         results.append({"model": model, "test": test, "depth": depth, "threads": ours[0]["threads"], "speed": speed, "min": min(samples),
                         "max": max(samples), "count": len(samples), "peer_speed": peer_speed, "peer_min": min(peer_samples),
                         "peer_max": max(peer_samples), "flash": theirs[0]["flash"], "probes": probes, "ratio": speed / peer_speed,
-                        "limit": ours[0]["limit"], "limit_percent": 100 * speed / limit, "peer_limit_percent": 100 * peer_speed / limit})
+                        "limit": ours[0]["limit"], "limit_percent": share_of(ours, limits),
+                        "peer_limit_percent": share_of(theirs, limits)})
     return results
 
 

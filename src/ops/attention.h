@@ -22,7 +22,7 @@ namespace heddle::ops {
 // The two state parts that attention reads. Keys are transposed, a page is [G][K][64]: strips of
 // one element. Values are token-major in bands of S columns, [G][V / S][64][S]: strips of S
 // elements, so that a kernel that takes 64 columns at a time reads a page in the order of
-// addresses.
+// addresses. Pages that are complete may be packed (packed_page.h).
 struct KvShape {
   int64_t kv_heads = 0;       // G
   int64_t key_width = 0;      // K

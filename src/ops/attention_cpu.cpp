@@ -8,8 +8,9 @@
 // a block of six, alone, or on the diagonal. Few rows read bf16 straight from the page; many rows
 // first widen the page into float panels that the first-level cache streams without conflicts.
 //
-// Floors: decode reads 2 (K + V) bytes per kv head and key; prefill does 2 (K + V) flops per row
-// and visible key, and one exponential per row and key beside them.
+// Floors: decode reads 2 (K + V) bytes per kv head and key, 49/64 of them where pages are packed;
+// prefill does 2 (K + V) flops per row and visible key, and one exponential per row and key beside
+// them.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

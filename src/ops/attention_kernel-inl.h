@@ -1,9 +1,6 @@
 // The kernels of attention_cpu.cpp, compiled once per target.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
-#include <limits>
 
 #include "ops/attention.h"
 #include "ops/attention_page-inl.h"

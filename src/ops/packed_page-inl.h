@@ -18,7 +18,7 @@ namespace heddle::ops {
 namespace HWY_NAMESPACE {
 
 // Whether products read packed pages as they are.
-constexpr bool kReadsPacked = kLanes == 16;
+constexpr bool kReadsPacked = HWY_TARGET == HWY_AVX3_DL;
 
 #if HWY_TARGET == HWY_AVX3_DL
 

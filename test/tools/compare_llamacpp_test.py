@@ -82,6 +82,19 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("FAIL: 2.5x", done.stdout)
 
+    def test_shares_are_of_the_limit_of_the_same_process(self):
+        self.run_compare("--prompt", "512", "--output", "0", "--depth", "0")
+        turns = iter([(100.0, 200.0), (200.0, 400.0), (100.0, 400.0)])  # memory doubles between two turns, and once inside one
+        lines = self.lines()
+        for line in lines:
+            if (line["engine"], line["stage"]) == ("heddle", "measure"):
+                line["samples"][0], line["limit_tokens_per_s"] = next(turns)
+        (self.path / "out.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        done = subprocess.run([sys.executable, str(COMPARE), "--table", str(self.path / "out.jsonl"), "--bars", str(self.bars)],
+                              capture_output=True, text=True)
+        # Shares of 50, 50 and 25%; the peer's 120 tokens/s of 60, 30 and 30%.
+        self.assertRegex(done.stdout, r"m-Q4_0 +pp512 +0 +100\.0 +120\.0 +1 +0\.83 +50\.0% +30\.0%")
+
     def test_resume_runs_only_what_is_missing(self):
         self.assertEqual(self.run_compare("--prompt", "512", "--depth", "").returncode, 0)
         whole = self.lines()
