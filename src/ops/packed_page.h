@@ -16,7 +16,7 @@
 // a one). A page with a strip that doesn't is not packed: of normal numbers, 1 unit in 130.
 //
 // Byte n of low bytes or codes belongs to element kPackedOrder[n], such that the instructions that
-// interleave bytes within 16-byte lanes leave elements in order: see attention_packed-inl.h.
+// interleave bytes within 16-byte lanes leave elements in order: see packed_page-inl.h.
 #include <array>
 #include <cstddef>
 #include <cstdint>
