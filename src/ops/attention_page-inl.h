@@ -280,9 +280,8 @@ static HeadPage find_page(const Run& run, int64_t page, const Seen& any) {
   const state::PartView& value_part = kv.state->at(run.tile.segment, kv.value_part);
   const int64_t base = page * kPage;
   if (!run.tile.gather || base + any.end <= run.segment.start) {
-    HeadPage found{key_part.pages[page], value_part.pages[page],
-                   key_part.packed != nullptr && key_part.packed[page] != 0,
-                   value_part.packed != nullptr && value_part.packed[page] != 0};
+    HeadPage found{key_part.pages[page], value_part.pages[page], key_part.is_packed(page),
+                   value_part.is_packed(page)};
     found.keys += key_bytes(run, run.kv_head, found.keys_packed);
     found.values += value_bytes(run, run.kv_head, found.values_packed);
     return found;

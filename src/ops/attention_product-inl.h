@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "base/dtype.h"
 #include "ops/math-inl.h"
@@ -25,7 +26,7 @@ namespace heddle::ops {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t kPage = state::kPageTokens;
-constexpr int64_t kMaxBlock = 6;  // rows of a register block
+constexpr int kMaxBlock = 6;  // rows of a register block
 
 // Vectors of columns beside M rows: M x that many independent chains of fused multiply-adds hide
 // their latency without spilling (16 registers under AVX2, 32 under AVX-512).
@@ -161,24 +162,31 @@ HWY_NOINLINE void product(const Product& p) {
   }
 }
 
+// call(M) for a block of M rows, a constant.
+template <class Call>
+static HWY_INLINE void with_rows(int64_t rows, Call&& call) {
+  switch (rows) {
+    case 1:
+      return call(std::integral_constant<int, 1>());
+    case 2:
+      return call(std::integral_constant<int, 2>());
+    case 3:
+      return call(std::integral_constant<int, 3>());
+    case 4:
+      return call(std::integral_constant<int, 4>());
+    case 5:
+      return call(std::integral_constant<int, 5>());
+    default:
+      return call(std::integral_constant<int, kMaxBlock>());
+  }
+}
+
 template <int N, class Source, bool kScores>
 static HWY_INLINE void product_rows(int64_t rows, const Product& p) {
   // A block of more rows never has so many columns: see wide().
   constexpr int kMost = N <= wide(6) ? 6 : N <= wide(3) ? 3 : 1;
-  switch (rows) {
-    case 1:
-      return product<1, N, Source, kScores>(p);
-    case 2:
-      return product<std::min(2, kMost), N, Source, kScores>(p);
-    case 3:
-      return product<std::min(3, kMost), N, Source, kScores>(p);
-    case 4:
-      return product<std::min(4, kMost), N, Source, kScores>(p);
-    case 5:
-      return product<std::min(5, kMost), N, Source, kScores>(p);
-    default:
-      return product<std::min(6, kMost), N, Source, kScores>(p);
-  }
+  with_rows(rows,
+            [&](auto m) HWY_ATTR { product<std::min<int>(m, kMost), N, Source, kScores>(p); });
 }
 
 // `rows` rows, `vectors` registers of columns: 1 or wide() of the block that the rows belong to.
@@ -248,20 +256,7 @@ HWY_NOINLINE void product_packed(const Product& p) {
 
 template <bool kScores>
 static void multiply_packed(int64_t rows, const Product& p) {
-  switch (rows) {
-    case 1:
-      return product_packed<1, kScores>(p);
-    case 2:
-      return product_packed<2, kScores>(p);
-    case 3:
-      return product_packed<3, kScores>(p);
-    case 4:
-      return product_packed<4, kScores>(p);
-    case 5:
-      return product_packed<5, kScores>(p);
-    default:
-      return product_packed<6, kScores>(p);
-  }
+  with_rows(rows, [&](auto m) HWY_ATTR { product_packed<m, kScores>(p); });
 }
 
 #endif

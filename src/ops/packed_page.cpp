@@ -90,7 +90,7 @@ void unpack_page(const std::byte* packed, int64_t page_bytes, std::byte* page) {
 }
 
 const std::byte* PlainPages::operator[](int64_t page) {
-  if (view_->packed == nullptr || view_->packed[page] == 0) return view_->pages[page];
+  if (!view_->is_packed(page)) return view_->pages[page];
   std::vector<std::byte>& plain = unpacked_[page];
   if (plain.empty()) {
     plain.resize(static_cast<size_t>(page_bytes_));

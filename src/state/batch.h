@@ -43,6 +43,7 @@ struct PartView {
   // packed[p]: page p holds the packed form of its records (StatePart::codec); never a page that
   // may be written. nullptr: no page does.
   const uint8_t* packed = nullptr;
+  bool is_packed(int64_t page) const { return packed != nullptr && packed[page] != 0; }
   // folded: summary at floor(start / F) F (nullptr: all zeros), records since it in slots [start
   // mod F ...) of `open`.
   const float* summary = nullptr;

@@ -78,7 +78,7 @@ BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
 }
 
 BlockRef BlockPool::pack(const StatePart& part, BlockRef page) {
-  if (part.codec == nullptr || page.packed()) return page;
+  if (part.codec == nullptr) return page;
   BlockRef packed = allocate(part.packed_bytes(), part.growth);
   if (!part.codec->pack(page.data(), part.page_bytes(), packed.data())) return page;
   packed.block_->packed = true;

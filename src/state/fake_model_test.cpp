@@ -160,7 +160,7 @@ std::string check_part(const StateLayout& layout, int64_t index, const PartView&
     if (part.growth == Growth::window && !visible(part, slot, position)) continue;
     const int64_t number = slot / part.page_records;
     const std::byte* page = part.growth == Growth::folded ? view.open : view.pages[number];
-    if (page != nullptr && view.packed != nullptr && view.packed[number] != 0) {
+    if (page != nullptr && view.is_packed(number)) {
       if (number != unpacked_page) {
         unpacked.resize(static_cast<size_t>(part.page_bytes()));
         part.codec->unpack(page, part.page_bytes(), unpacked.data());

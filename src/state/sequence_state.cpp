@@ -67,12 +67,9 @@ SequenceState::SequenceState(const StateLayout& layout, BlockPool& pool, const S
     to.pages = from.pages;
     to.summary = from.summary;
     to.open = from.open;
-    to.page_pointers.assign(static_cast<size_t>(from.first_page), nullptr);
-    to.packed.assign(static_cast<size_t>(from.first_page), 0);
-    for (const BlockRef& page : to.pages) {
-      to.page_pointers.push_back(page.data());
-      to.packed.push_back(page.packed());
-    }
+    to.resize_views(from.first_page + std::ssize(to.pages));
+    int64_t number = from.first_page;
+    for (const BlockRef& page : to.pages) to.show(number++, page);
   }
 }
 
@@ -124,8 +121,7 @@ void SequenceState::make_room(const StatePart& part, PartState& state) {
   const int64_t kept =
       part.stores_whole_chunk() ? 0 : first_slot_kept(part, position_ + step_committed_);
   state.pages.resize(static_cast<size_t>(pages_for(end, records) - state.first_page));
-  state.page_pointers.resize(static_cast<size_t>(pages_for(end, records)));
-  state.packed.resize(static_cast<size_t>(pages_for(end, records)));
+  state.resize_views(pages_for(end, records));
   for (int64_t page = first; page * records < end; ++page) {
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     if (block) {
@@ -134,8 +130,7 @@ void SequenceState::make_room(const StatePart& part, PartState& state) {
     } else if ((page + 1) * records > kept || page * records < part.sinks) {
       block = pool_->allocate(part.page_bytes(), part.growth);
     }
-    state.page_pointers[static_cast<size_t>(page)] = block.data();
-    state.packed[static_cast<size_t>(page)] = 0;
+    state.show(page, block);
   }
 }
 
@@ -200,14 +195,14 @@ void SequenceState::drop_unreachable(const StatePart& part, PartState& state) {
   // Pages of rejected drafts.
   state.pages.resize(
       static_cast<size_t>(std::max<int64_t>(0, pages_for(position_, records) - state.first_page)));
-  state.page_pointers.resize(static_cast<size_t>(pages_for(position_, records)));
-  state.packed.resize(static_cast<size_t>(pages_for(position_, records)));
+  state.resize_views(pages_for(position_, records));
   const int64_t first_kept = first_slot_kept(part, position_) / records;
   const int64_t last = state.first_page + static_cast<int64_t>(state.pages.size());
   for (int64_t page = state.first_page; page < std::min(first_kept, last); ++page) {
     if (page * records < part.sinks) continue;
-    state.pages[static_cast<size_t>(page - state.first_page)].reset();
-    state.page_pointers[static_cast<size_t>(page)] = nullptr;
+    BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
+    block.reset();
+    state.show(page, block);
   }
   if (part.sinks == 0 && first_kept > state.first_page) {
     const int64_t gone = std::min(first_kept, last) - state.first_page;
@@ -218,15 +213,13 @@ void SequenceState::drop_unreachable(const StatePart& part, PartState& state) {
 
 // The pages that the step completed, `before` being the position it began at.
 void SequenceState::pack_pages(const StatePart& part, PartState& state, int64_t before) {
-  if (part.codec == nullptr) return;
   const int64_t records = part.page_records;
   for (int64_t page = std::max(before / records, state.first_page); page < position_ / records;
        ++page) {
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     if (!block) continue;
     block = pool_->pack(part, std::move(block));
-    state.page_pointers[static_cast<size_t>(page)] = block.data();
-    state.packed[static_cast<size_t>(page)] = block.packed();
+    state.show(page, block);
   }
 }
 

@@ -77,6 +77,16 @@ class SequenceState {
     BlockRef summary;
     BlockRef next_summary;
     BlockRef open;
+
+    // Mixers see `count` pages from now on, page `page` as it is in `block`.
+    void resize_views(int64_t count) {
+      page_pointers.resize(static_cast<size_t>(count));
+      packed.resize(static_cast<size_t>(count));
+    }
+    void show(int64_t page, const BlockRef& block) {
+      page_pointers[static_cast<size_t>(page)] = block.data();
+      packed[static_cast<size_t>(page)] = block.packed();
+    }
   };
   void make_room(const StatePart& part, PartState& state);
   void make_room_folded(const StatePart& part, PartState& state);
