@@ -17,7 +17,7 @@ enable_testing()
 add_custom_target(fast_tests)
 add_custom_target(slow_tests)
 add_custom_target(threaded_tests)
-set(heddle_threaded_suites base state engine server contract)
+set(heddle_threaded_suites base state engine serving server contract)
 string(REPLACE ";" "|" pattern "${heddle_threaded_suites}")
 file(WRITE ${CMAKE_BINARY_DIR}/threaded_suites "^(${pattern})_test\\.")
 

@@ -4,7 +4,7 @@
 
 #include "cli/common.h"
 #include "cli/common_line_editor.h"
-#include "server/conversation.h"
+#include "serving/conversation.h"
 
 namespace heddle::cli {
 namespace {
@@ -86,7 +86,7 @@ void print_stats(const engine::Usage& usage) {
 
 class Chat {
  public:
-  Chat(const server::ModelHandle& model, const ChatFlags& flags)
+  Chat(const serving::ModelHandle& model, const ChatFlags& flags)
       : conversation_(model, {flags.system, flags.max_tokens, flags.sampling.params}),
         editor_(flags.no_history ? std::string() : state_file("chat_history")),
         stats_(flags.stats) {
@@ -116,7 +116,7 @@ class Chat {
   }
 
  private:
-  static server::Conversation::Sink sink() {
+  static serving::Conversation::Sink sink() {
     return [](std::string_view piece) {
       fmt::print("{}", piece);
       std::fflush(stdout);
@@ -130,7 +130,7 @@ class Chat {
     return false;
   }
 
-  void show(const Result<server::Reply>& reply) {
+  void show(const Result<serving::Reply>& reply) {
     fmt::print("\n");
     std::fflush(stdout);
     if (!reply) {
@@ -209,7 +209,7 @@ class Chat {
     return true;
   }
 
-  server::Conversation conversation_;
+  serving::Conversation conversation_;
   LineEditor editor_;
   bool stats_ = false;
   bool failed_ = false;
@@ -218,7 +218,7 @@ class Chat {
 int run(const ChatFlags& flags) {
   auto runtime = load_runtime(flags.load, flags.model);
   if (!runtime) return report(runtime.error());
-  const server::ModelHandle& model = (*runtime)->handle();
+  const serving::ModelHandle& model = (*runtime)->handle();
   if (model.chat_template == nullptr)
     return report({fmt::format(
         "{}: the model has no chat template; heddle generate continues plain text", flags.model)});

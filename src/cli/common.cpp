@@ -41,7 +41,7 @@ CLI::Option* add_target_option(CLI::App& command) {
   return command.add_option_function<std::string>(
       "--target",
       [](const std::string& name) {
-        const Status used = use_target(name);
+        const Status used = backend::use_target(name);
         if (!used) throw CLI::ValidationError("--target", used.error().message);
       },
       "Instruction set: auto, or one that `heddle info` lists");
@@ -123,18 +123,18 @@ void SamplingFlags::add_to(CLI::App& command) {
   number("--seed", params.seed, "The same seed gives the same text");
 }
 
-server::RuntimeOptions runtime_options(const ModelFlags& flags) {
-  server::RuntimeOptions options;
+serving::RuntimeOptions runtime_options(const ModelFlags& flags) {
+  serving::RuntimeOptions options;
   options.load = flags.options();
   options.kernels = flags.kernel_set();
   options.threads = flags.threads;
   return options;
 }
 
-Result<std::unique_ptr<server::Runtime>> load_runtime(const ModelFlags& flags,
-                                                      const std::string& model) {
+Result<std::unique_ptr<serving::Runtime>> load_runtime(const ModelFlags& flags,
+                                                       const std::string& model) {
   HEDDLE_TRY(const std::string path, flags.resolve(model));
-  auto runtime = server::Runtime::load(path, runtime_options(flags));
+  auto runtime = serving::Runtime::load(path, runtime_options(flags));
   if (runtime) flags.report_loaded(path, (*runtime)->model());
   return runtime;
 }

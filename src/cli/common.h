@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "backend/context.h"
-#include "base/cpu.h"
+#include "backend/target.h"
 #include "base/mmap_file.h"
 #include "base/result.h"
 #include "engine/sampler.h"
 #include "model/model.h"
-#include "server/runtime.h"
+#include "serving/runtime.h"
 
 namespace heddle::cli {
 
@@ -62,10 +62,10 @@ struct SamplingFlags {
 };
 
 // What every front-end of the engine is loaded with; the command fills in the rest.
-server::RuntimeOptions runtime_options(const ModelFlags& flags);
+serving::RuntimeOptions runtime_options(const ModelFlags& flags);
 // Finds and loads a model for a command that answers in this process.
-Result<std::unique_ptr<server::Runtime>> load_runtime(const ModelFlags& flags,
-                                                      const std::string& model);
+Result<std::unique_ptr<serving::Runtime>> load_runtime(const ModelFlags& flags,
+                                                       const std::string& model);
 
 // Loads with progress and figures on stderr, as the flags say.
 Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const std::string& model,

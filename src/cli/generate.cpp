@@ -1,6 +1,6 @@
 // heddle generate: continue a text, once.
 #include "cli/common.h"
-#include "text/value.h"
+#include "text/template/value.h"
 
 namespace heddle::cli {
 namespace {
@@ -26,7 +26,7 @@ int run(const GenerateFlags& flags) {
   }
   auto runtime = load_runtime(flags.load, flags.model);
   if (!runtime) return report(runtime.error());
-  server::GenerationRequest request;
+  serving::GenerationRequest request;
   text::EncodeOptions encode;
   encode.add_special = !flags.raw;
   request.engine.prompt = (*runtime)->handle().tokenizer.encode(prompt, encode);
@@ -34,7 +34,7 @@ int run(const GenerateFlags& flags) {
   request.engine.sampling = flags.sampling.params;
   request.engine.use_cache = false;
   request.stops = flags.stops;
-  auto generation = server::Generation::start((*runtime)->handle(), std::move(request));
+  auto generation = serving::Generation::start((*runtime)->handle(), std::move(request));
   if (!generation) return report(generation.error());
   std::string answer;
   while (true) {

@@ -12,8 +12,8 @@ nlohmann::ordered_json collect() {
   nlohmann::ordered_json body;
   body["version"] = HEDDLE_VERSION;
   body["cpus"] = ThreadPool::available_cpus();
-  body["target"] = active_target();
-  body["targets"] = supported_targets();
+  body["target"] = backend::active_target();
+  body["targets"] = backend::supported_targets();
   for (const mixers::MixerKind* kind : mixers::mixer_table()) body["mixers"].push_back(kind->name);
   for (const model::Family* family : model::family_table()) {
     nlohmann::ordered_json entry;

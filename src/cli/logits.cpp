@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "cli/common.h"
+#include "model/files/safetensors.h"
 #include "model/run.h"
-#include "model/safetensors.h"
 
 namespace heddle::cli {
 namespace {

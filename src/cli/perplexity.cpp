@@ -6,7 +6,7 @@
 
 #include "cli/common.h"
 #include "model/run.h"
-#include "server/runtime.h"
+#include "serving/tokenizer_files.h"
 
 namespace heddle::cli {
 namespace {
@@ -24,7 +24,7 @@ struct PerplexityFlags {
 Result<std::vector<int32_t>> tokens_of(const PerplexityFlags& flags) {
   if (!flags.ids.empty()) return read_ids(flags.ids);
   HEDDLE_TRY(const std::string path, flags.load.resolve(flags.model));
-  HEDDLE_TRY(const text::Tokenizer tokenizer, server::load_tokenizer(path));
+  HEDDLE_TRY(const text::Tokenizer tokenizer, serving::load_tokenizer(path));
   HEDDLE_TRY(const std::string text, read_text_file(flags.file));
   return tokenizer.encode(text);
 }

@@ -10,9 +10,9 @@
 #include "cli/common.h"
 #include "cli/serve_options.h"
 #include "server/http_server.h"
-#include "server/memory_plan.h"
-#include "server/runtime.h"
-#include "text/value.h"
+#include "serving/memory_plan.h"
+#include "serving/runtime.h"
+#include "text/template/value.h"
 
 extern char** environ;
 
@@ -135,20 +135,20 @@ int serve(ServeOptions& options, Log& log) {
 
   const auto path = options.load.resolve(options.model);
   if (!path) return report(path.error());
-  server::RuntimeOptions runtime_options = cli::runtime_options(options.load);
+  serving::RuntimeOptions runtime_options = cli::runtime_options(options.load);
   runtime_options.name = options.name;
   runtime_options.engine = options.engine;
   {
     const auto checkpoint = model::Checkpoint::open(*path);
     if (!checkpoint) return report(checkpoint.error());
     const auto plan =
-        server::plan_memory(*checkpoint, runtime_options.load, options.engine.scheduler,
-                            static_cast<int64_t>(options.state_gib * (1 << 30)), machine_memory());
+        serving::plan_memory(*checkpoint, runtime_options.load, options.engine.scheduler,
+                             static_cast<int64_t>(options.state_gib * (1 << 30)), machine_memory());
     if (!plan) return report(plan.error());
     runtime_options.engine.state_bytes = plan->state_bytes;
-    for (const std::string& line : server::plan_lines(*plan)) log.say(line);
+    for (const std::string& line : serving::plan_lines(*plan)) log.say(line);
   }
-  auto runtime = server::Runtime::load(*path, runtime_options);
+  auto runtime = serving::Runtime::load(*path, runtime_options);
   if (!runtime) return report(runtime.error());
   options.load.report_loaded(*path, (*runtime)->model());
   const auto& spec = (*runtime)->model().spec();
@@ -156,7 +156,7 @@ int serve(ServeOptions& options, Log& log) {
       fmt::format("model {} ({}, {} layers, {} MiB of weights, context {}), {} threads, {} kernels",
                   (*runtime)->handle().name, spec.arch, spec.layers.size(),
                   (*runtime)->model().weight_bytes() >> 20, spec.context_length,
-                  (*runtime)->threads(), active_target()));
+                  (*runtime)->threads(), backend::active_target()));
   options.server.log = [&](const server::RequestRecord& record) { log.request(record); };
   server::HttpServer server((*runtime)->handle(), options.server);
   if (auto bound = server.bind(); !bound) return report(bound.error());
@@ -184,7 +184,7 @@ int run(const ServeFlags& flags) {
     return report(
         {"a model is expected: --model, HEDDLE_MODEL or `model` in the configuration file"});
   if (!options.target.empty())
-    if (auto used = use_target(options.target); !used) return report(used.error());
+    if (auto used = backend::use_target(options.target); !used) return report(used.error());
   Log log(options.log_format == "json");
   return serve(options, log);
 }

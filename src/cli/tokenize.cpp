@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/common.h"
-#include "server/runtime.h"
-#include "text/tokenize_lines.h"
+#include "serving/tokenizer_files.h"
+#include "text/tokenizer/tokenize_lines.h"
 
 namespace heddle::cli {
 namespace {
@@ -64,7 +64,7 @@ Status tokenize(const TokenizeFlags& flags, bool has_text) {
                                "tokenizer.json")) {  // else a tokenizer alone will do
     HEDDLE_TRY(path, flags.load.resolve(flags.model));
   }
-  HEDDLE_TRY(const text::Tokenizer tokenizer, server::load_tokenizer(path));
+  HEDDLE_TRY(const text::Tokenizer tokenizer, serving::load_tokenizer(path));
   text::LinesOptions options;
   options.decode = flags.decode;
   options.encode.add_special = !flags.no_special;

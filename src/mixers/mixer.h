@@ -12,8 +12,8 @@
 #include "backend/context.h"
 #include "base/result.h"
 #include "mixers/params.h"
-#include "ops/matmul.h"
-#include "ops/rope.h"
+#include "ops/elementwise/rope.h"
+#include "ops/matmul/matmul.h"
 #include "state/batch.h"
 #include "state/state_part.h"
 

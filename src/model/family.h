@@ -7,9 +7,9 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "model/config.h"
+#include "model/files/config.h"
+#include "model/files/tensor_table.h"
 #include "model/spec.h"
-#include "model/tensor_table.h"
 
 namespace heddle::model {
 

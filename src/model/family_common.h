@@ -9,10 +9,10 @@
 
 #include "base/result.h"
 #include "mixers/params.h"
-#include "model/config.h"
 #include "model/family.h"
+#include "model/files/config.h"
+#include "model/files/tensor_table.h"
 #include "model/spec.h"
-#include "model/tensor_table.h"
 
 namespace heddle::model {
 

@@ -6,8 +6,8 @@
 #include "backend/profile.h"
 #include "base/check.h"
 #include "base/denormals.h"
-#include "ops/activation.h"
-#include "ops/norm.h"
+#include "ops/elementwise/activation.h"
+#include "ops/elementwise/norm.h"
 #include "ops/work.h"
 
 namespace heddle::model {

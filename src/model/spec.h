@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "mixers/params.h"
-#include "ops/activation.h"
+#include "ops/elementwise/activation.h"
 
 namespace heddle::model {
 

@@ -10,10 +10,10 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "mixers/mixer.h"
-#include "model/checkpoint.h"
+#include "model/files/checkpoint.h"
 #include "model/model.h"
 #include "model/spec.h"
-#include "ops/matmul.h"
+#include "ops/matmul/matmul.h"
 
 namespace heddle::model {
 

@@ -5,8 +5,8 @@
 #include <limits>
 #include <vector>
 
-#include "ops/matmul_layout.h"
-#include "ops/packed_page.h"
+#include "ops/attention/packed_page.h"
+#include "ops/matmul/matmul_layout.h"
 
 namespace heddle::ops {
 

@@ -4,12 +4,12 @@
 // benches measure it against; nothing else runs it.
 #include <span>
 
-#include "ops/activation.h"
-#include "ops/attention.h"
-#include "ops/causal_conv.h"
-#include "ops/matmul.h"
-#include "ops/norm.h"
-#include "ops/rope.h"
+#include "ops/attention/attention.h"
+#include "ops/conv/causal_conv.h"
+#include "ops/elementwise/activation.h"
+#include "ops/elementwise/norm.h"
+#include "ops/elementwise/rope.h"
+#include "ops/matmul/matmul.h"
 
 namespace heddle::ops {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "ops/matmul_layout.h"
+#include "ops/matmul/matmul_layout.h"
 
 namespace heddle::ops {
 
@@ -36,7 +36,7 @@ backend::Work attention_work(const AttentionArgs& args) {
   return work;
 }
 
-Limit limit_of(const backend::Work& work, const MachineLimits& machine) {
+Limit limit_of(const backend::Work& work, const backend::MachineLimits& machine) {
   const double read = work.bytes / machine.read_bytes_per_s;
   const double int8 = work.int8_ops / machine.int8_ops;
   const double fp32 = work.fp32_flops / machine.fp32_flops;

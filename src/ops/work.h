@@ -1,10 +1,10 @@
 #pragma once
 // What an operation cannot do without, for benches and profiles: the numerator of every "percent of
 // the limit".
+#include "backend/machine_limits.h"
 #include "backend/profile.h"
-#include "ops/attention.h"
-#include "ops/machine_limits.h"
-#include "ops/matmul.h"
+#include "ops/attention/attention.h"
+#include "ops/matmul/matmul.h"
 
 namespace heddle::ops {
 
@@ -18,6 +18,6 @@ struct Limit {
   double seconds = 0;
   const char* bound = "";  // "read bandwidth", "int8 peak", "fp32 peak"; empty: no work
 };
-Limit limit_of(const backend::Work& work, const MachineLimits& machine);
+Limit limit_of(const backend::Work& work, const backend::MachineLimits& machine);
 
 }  // namespace heddle::ops

@@ -7,11 +7,11 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
-#include "server/answer.h"
-#include "server/api.h"
-#include "server/chat_prompt.h"
+#include "server/api/answer.h"
+#include "server/api/api.h"
 #include "server/metrics_text.h"
 #include "server/page.h"
+#include "serving/chat_prompt.h"
 
 namespace heddle::server {
 namespace {
@@ -58,7 +58,7 @@ struct HttpServer::Impl : HttpHandler {
     bool quiet;  // not in the log
   };
 
-  Impl(const ModelHandle& handle, ServerOptions server_options)
+  Impl(const serving::ModelHandle& handle, ServerOptions server_options)
       : model(handle), options(std::move(server_options)), listener(options.http, *this) {
     std::random_device device;
     const auto random = [&] { return (static_cast<uint64_t>(device()) << 32) ^ device(); };
@@ -212,8 +212,9 @@ struct HttpServer::Impl : HttpHandler {
   }
 
   // Choice 0 is what a request for one choice gives.
-  static GenerationRequest choice_of(const GenerationRequest& request, int64_t choice) {
-    GenerationRequest result = request;
+  static serving::GenerationRequest choice_of(const serving::GenerationRequest& request,
+                                              int64_t choice) {
+    serving::GenerationRequest result = request;
     uint64_t& seed = result.engine.sampling.seed;
     if (choice > 0) seed = random_u64(seed, static_cast<uint64_t>(choice));
     return result;
@@ -236,11 +237,11 @@ struct HttpServer::Impl : HttpHandler {
     options.log(record);
   }
 
-  Result<ChatPrompt> render(const ChatRequest& request) const {
-    ChatOptions chat_options;
+  Result<serving::ChatPrompt> render(const ChatRequest& request) const {
+    serving::ChatOptions chat_options;
     chat_options.add_generation_prompt = request.add_generation_prompt;
     chat_options.template_arguments = request.template_arguments;
-    return render_chat(model, request.messages, request.tools, chat_options);
+    return serving::render_chat(model, request.messages, request.tools, chat_options);
   }
 
   void chat(HttpExchange& exchange) {
@@ -257,7 +258,7 @@ struct HttpServer::Impl : HttpHandler {
     answer_opts.with_logprobs = request->generation.engine.sampling.logprobs >= 0;
     const std::string id = answer_opts.header.id;
     Answer answer(model, std::move(answer_opts));
-    GenerationRequest generation = std::move(request->generation);
+    serving::GenerationRequest generation = std::move(request->generation);
     generation.engine.prompt = std::move(prompt->tokens);
     generation.engine.checkpoints = std::move(prompt->checkpoints);
     generation.engine.isolation_key = isolation_key(exchange.request());
@@ -277,7 +278,7 @@ struct HttpServer::Impl : HttpHandler {
     const std::string id = answer_opts.header.id;
     Answer answer(model, std::move(answer_opts));
     for (const auto& prompt : request->prompts) {
-      GenerationRequest generation = request->generation;
+      serving::GenerationRequest generation = request->generation;
       generation.engine.isolation_key = isolation_key(exchange.request());
       if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {
         generation.engine.prompt = *ids;
@@ -379,7 +380,7 @@ struct HttpServer::Impl : HttpHandler {
     exchange.respond(response);
   }
 
-  const ModelHandle& model;
+  const serving::ModelHandle& model;
   ServerOptions options;
   HttpCounters counters;
   HttpListener listener;
@@ -389,7 +390,7 @@ struct HttpServer::Impl : HttpHandler {
   int64_t started_at = static_cast<int64_t>(std::time(nullptr));
 };
 
-HttpServer::HttpServer(const ModelHandle& model, ServerOptions options)
+HttpServer::HttpServer(const serving::ModelHandle& model, ServerOptions options)
     : impl_(std::make_unique<Impl>(model, std::move(options))) {}
 
 HttpServer::~HttpServer() = default;

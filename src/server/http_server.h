@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "server/generation.h"
-#include "server/http_listener.h"
+#include "server/http/listener.h"
 #include "server/request_log.h"
+#include "serving/generation.h"
 
 namespace heddle::server {
 
@@ -26,7 +26,7 @@ struct ServerOptions {
 
 class HttpServer {
  public:
-  HttpServer(const ModelHandle& model, ServerOptions options);
+  HttpServer(const serving::ModelHandle& model, ServerOptions options);
   ~HttpServer();
 
   // Takes the port; port() is then the real one.

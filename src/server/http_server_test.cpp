@@ -10,9 +10,9 @@
 #include <filesystem>
 #include <mutex>
 
-#include "server/http_socket.h"
-#include "text/tokenizer.h"
-#include "text/vocabulary.h"
+#include "server/http/socket.h"
+#include "text/tokenizer/tokenizer.h"
+#include "text/tokenizer/vocabulary.h"
 
 namespace heddle::server {
 namespace {
@@ -167,7 +167,7 @@ class Rig {
   ClockExecutor executor;
   text::Tokenizer tokenizer = byte_tokenizer();
   engine::EngineService service;
-  ModelHandle model;
+  serving::ModelHandle model;
   std::mutex mutex;
   std::vector<RequestRecord> records;
   std::unique_ptr<HttpServer> server;

@@ -1,6 +1,6 @@
 #include "server/request_log.h"
 
-#include "text/value.h"
+#include "text/template/value.h"
 
 namespace heddle::server {
 namespace {

@@ -10,7 +10,7 @@
 #include <numeric>
 #include <set>
 
-#include "state/fake_model.h"
+#include "test/support/fake_model.h"
 
 namespace heddle::state {
 namespace {

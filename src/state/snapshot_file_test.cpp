@@ -12,7 +12,7 @@
 #include <fstream>
 #include <numeric>
 
-#include "state/fake_model.h"
+#include "test/support/fake_model.h"
 
 namespace heddle::state {
 namespace {

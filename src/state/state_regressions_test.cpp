@@ -5,9 +5,9 @@
 
 #include <numeric>
 
-#include "state/fake_model.h"
 #include "state/prefix_cache.h"
 #include "state/snapshot_file.h"
+#include "test/support/fake_model.h"
 
 namespace heddle::state {
 namespace {

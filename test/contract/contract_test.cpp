@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "base/cpu.h"
+#include "backend/target.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::test {
@@ -24,8 +24,8 @@ std::vector<Setting> settings() {
     for (const mixers::MixerCase& mixer_case : kind->cases()) {
       if (mixer_case.params.flag_or("bench_only", false)) continue;
       all.push_back(
-          {kind, mixer_case, backend::KernelSet::reference, std::string(active_target())});
-      for (const std::string_view target : supported_targets())
+          {kind, mixer_case, backend::KernelSet::reference, std::string(backend::active_target())});
+      for (const std::string_view target : backend::supported_targets())
         all.push_back({kind, mixer_case, backend::KernelSet::cpu, std::string(target)});
     }
   }
@@ -45,10 +45,10 @@ void PrintTo(const Setting& setting, std::ostream* out) { *out << name_of(settin
 class Contract : public ::testing::TestWithParam<Setting> {
  protected:
   void SetUp() override {
-    default_target_ = std::string(active_target());
-    ASSERT_TRUE(use_target(GetParam().target).has_value());
+    default_target_ = std::string(backend::active_target());
+    ASSERT_TRUE(backend::use_target(GetParam().target).has_value());
   }
-  void TearDown() override { ASSERT_TRUE(use_target(default_target_).has_value()); }
+  void TearDown() override { ASSERT_TRUE(backend::use_target(default_target_).has_value()); }
   MixerRig rig(int threads = 2) const {
     return MixerRig(*GetParam().kind, GetParam().mixer_case, GetParam().kernels, threads);
   }

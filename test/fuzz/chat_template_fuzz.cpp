@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "text/chat_template.h"
+#include "text/template/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace heddle::text;

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "server/conversation_file.h"
+#include "serving/conversation_file.h"
 #include "test/fuzz/sealed.h"
 
 namespace {

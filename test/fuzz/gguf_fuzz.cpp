@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "model/family.h"
-#include "model/gguf.h"
+#include "model/files/gguf.h"
 #include "model/model.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "server/api.h"
-#include "server/http_parser.h"
+#include "server/api/api.h"
+#include "server/http/parser.h"
 
 namespace {
 

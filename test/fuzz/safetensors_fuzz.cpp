@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "model/family.h"
+#include "model/files/safetensors.h"
 #include "model/model.h"
-#include "model/safetensors.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace heddle;

@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "text/tokenizer.h"
-#include "text/tokenizer_json.h"
+#include "text/tokenizer/tokenizer.h"
+#include "text/tokenizer/tokenizer_json.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace heddle::text;

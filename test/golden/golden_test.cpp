@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "model/files/safetensors.h"
 #include "model/model.h"
 #include "model/run.h"
-#include "model/safetensors.h"
 
 namespace heddle {
 namespace {

@@ -46,6 +46,14 @@ class LayersTest(unittest.TestCase):
         line = self.only_violation({"src/state/a.h": '#include "engine/b.h"\n'})
         self.assertIn("src/state/a.h:1: state/ includes engine/b.h", line)
 
+    def test_benches_and_servers_lie_side_by_side(self):
+        self.assertIn("bench/ includes server/b.h", self.only_violation({"src/bench/a.h": '#include "server/b.h"\n'}))
+        self.assertIn("serving/ includes bench/b.h", self.only_violation({"src/serving/a.h": '#include "bench/b.h"\n'}))
+
+    def test_a_crowded_folder(self):
+        files = {f"src/base/f{number}.h": "" for number in range(26)}
+        self.assertIn("26 files at one level", self.only_violation(files))
+
     def test_text_uses_base_only(self):
         self.assertIn("text/ includes tensor/b.h", self.only_violation({"src/text/a.h": '#include "tensor/b.h"\n'}))
 

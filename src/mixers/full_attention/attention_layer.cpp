@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "backend/profile.h"
-#include "ops/activation.h"
-#include "ops/norm.h"
+#include "ops/elementwise/activation.h"
+#include "ops/elementwise/norm.h"
 #include "ops/work.h"
 
 namespace heddle::mixers::full_attention {

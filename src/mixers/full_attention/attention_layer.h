@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "mixers/mixer.h"
-#include "ops/attention.h"
-#include "ops/rope.h"
+#include "ops/attention/attention.h"
+#include "ops/elementwise/rope.h"
 
 namespace heddle::mixers::full_attention {
 

@@ -13,7 +13,7 @@
 // value head.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "mixers/gated_delta_net/cpu.cpp"
-#include "ops/simd.h"
+#include "backend/simd/simd.h"
 // After simd.h: compiled per target.
 #include <hwy/cache_control.h>
 
@@ -24,7 +24,7 @@
 #include "base/check.h"
 #include "mixers/gated_delta_net/plan.h"
 #include "mixers/gated_delta_net/tiles-inl.h"
-#include "ops/causal_conv-inl.h"
+#include "ops/conv/causal_conv-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace heddle::mixers::gated_delta_net {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "base/cpu.h"
+#include "backend/target.h"
 #include "mixers/gated_delta_net/mixer.h"
 #include "mixers/gated_delta_net/recurrence.h"
 #include "test/support/mixer_rig.h"
@@ -358,12 +358,12 @@ TEST(GatedDeltaNet, EveryTargetGivesTheSameBits) {
   const std::vector<int32_t> tokens = random_tokens(80, 13);
   for (const Shape& shape : shapes()) {
     std::vector<Rows> rows;
-    for (const std::string_view target : supported_targets()) {
-      ASSERT_TRUE(use_target(target).has_value());
+    for (const std::string_view target : backend::supported_targets()) {
+      ASSERT_TRUE(backend::use_target(target).has_value());
       DeltaRig rig(shape.sizes, KernelSet::cpu, 2);
       rows.push_back(straight(rig, tokens));
     }
-    ASSERT_TRUE(use_target("auto").has_value());
+    ASSERT_TRUE(backend::use_target("auto").has_value());
     for (const Rows& other : rows) EXPECT_TRUE(same_bits(other, rows[0])) << shape.name;
   }
 }

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "backend/context.h"
-#include "ops/causal_conv.h"
+#include "ops/conv/causal_conv.h"
 #include "state/batch.h"
 
 namespace heddle::mixers::gated_delta_net {

@@ -1,12 +1,12 @@
-// Register tiles of the delta rule, compiled per target (see ops/simd.h). Rows are tokens, lanes
-// are 16 columns of the state. An output is one chain of fused steps in a fixed order, so the shape
-// of the tile that computes it does not show in its bits.
+// Register tiles of the delta rule, compiled per target (see backend/simd/simd.h). Rows are tokens,
+// lanes are 16 columns of the state. An output is one chain of fused steps in a fixed order, so the
+// shape of the tile that computes it does not show in its bits.
 #include <hwy/cache_control.h>
 
 #include <cstddef>
 #include <cstdint>
 
-#include "ops/math-inl.h"
+#include "backend/simd/math-inl.h"
 
 #if defined(HEDDLE_GDN_TILES_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef HEDDLE_GDN_TILES_INL_H
@@ -19,7 +19,7 @@ HWY_BEFORE_NAMESPACE();
 namespace heddle::mixers::gated_delta_net {
 namespace HWY_NAMESPACE {
 
-namespace math = ops::HWY_NAMESPACE;
+namespace math = backend::HWY_NAMESPACE;
 using math::F32x16;
 
 // Rows of a full tile: 12 registers of sums leave room for operands (AVX2: two registers per row;

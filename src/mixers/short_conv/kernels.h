@@ -1,5 +1,5 @@
 #pragma once
-// Elementwise halves of LFM2's gated short convolution, around ops/causal_conv.h.
+// Elementwise halves of LFM2's gated short convolution, around ops/conv/causal_conv.h.
 #include <cstdint>
 
 #include "backend/context.h"

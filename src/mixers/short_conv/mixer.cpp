@@ -6,7 +6,7 @@
 
 #include "backend/profile.h"
 #include "mixers/short_conv/kernels.h"
-#include "ops/causal_conv.h"
+#include "ops/conv/causal_conv.h"
 #include "ops/work.h"
 
 namespace heddle::mixers {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "ops/causal_conv.h"
+#include "ops/conv/causal_conv.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::mixers::short_conv {

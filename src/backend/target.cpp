@@ -1,0 +1,67 @@
+#include "backend/target.h"
+
+#include <hwy/targets.h>
+
+#include <array>
+
+namespace heddle::backend {
+namespace {
+
+struct Target {
+  std::string_view name;
+  int64_t mask;  // Highway's bit; 0: what remains when every other target is disabled
+};
+constexpr std::array<Target, 3> kTargets = {
+    {{"avx512", HWY_AVX3_DL}, {"avx2", HWY_AVX2}, {"scalar", 0}}};
+
+bool usable(const Target& target, int64_t supported) {
+  return target.mask == 0 || (target.mask & supported) != 0;
+}
+
+// What the CPU has, whatever was disabled before.
+int64_t all_supported() {
+  const int64_t now = hwy::SupportedTargets();
+  hwy::DisableTargets(0);
+  const int64_t all = hwy::SupportedTargets();
+  hwy::DisableTargets(~now);
+  return all;
+}
+
+}  // namespace
+
+std::vector<std::string_view> supported_targets() {
+  const int64_t supported = all_supported();
+  std::vector<std::string_view> names;
+  for (const Target& target : kTargets)
+    if (usable(target, supported)) names.push_back(target.name);
+  return names;
+}
+
+std::string_view active_target() {
+  const int64_t supported = hwy::SupportedTargets();
+  for (const Target& target : kTargets)
+    if (usable(target, supported)) return target.name;
+  return kTargets.back().name;
+}
+
+Status use_target(std::string_view name) {
+  const int64_t supported = all_supported();
+  if (name == "auto") {
+    hwy::DisableTargets(0);
+    return {};
+  }
+  std::string known;
+  for (const Target& target : kTargets) {
+    if (!usable(target, supported)) continue;
+    if (target.name == name) {
+      hwy::DisableTargets(~target.mask);
+      return {};
+    }
+    known += known.empty() ? "" : ", ";
+    known += target.name;
+  }
+  return fail("target {}: not known or not supported by this CPU, which has: {}, auto", name,
+              known);
+}
+
+}  // namespace heddle::backend

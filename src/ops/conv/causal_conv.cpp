@@ -1,0 +1,71 @@
+#include "ops/conv/causal_conv.h"
+
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace heddle::ops {
+
+state::StatePart causal_conv_part(std::string name, int64_t channels, int64_t taps) {
+  HEDDLE_CHECK(taps >= 2 && taps <= kMaxConvTaps, "taps {}", taps);
+  int64_t page_records = 1;
+  while (page_records < taps - 1) page_records *= 2;
+  state::StatePart part;
+  part.name = std::move(name);
+  part.growth = state::Growth::window;
+  part.strip = channels;
+  part.page_records = page_records;
+  part.window = taps - 1;
+  return part;
+}
+
+std::vector<float> transpose_taps(const std::vector<float>& weights, int64_t channels,
+                                  int64_t taps) {
+  HEDDLE_CHECK(static_cast<int64_t>(weights.size()) == channels * taps, "{} weights for {} x {}",
+               weights.size(), channels, taps);
+  std::vector<float> result(weights.size());
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t j = 0; j < taps; ++j)
+      result[static_cast<size_t>(j * channels + c)] = weights[static_cast<size_t>(c * taps + j)];
+  return result;
+}
+
+const float* causal_conv_tap(const CausalConvArgs& args, int64_t segment, int64_t i, int64_t back) {
+  const state::Segment& s = args.batch->segments[static_cast<size_t>(segment)];
+  while (back > 0 && i >= 0) {
+    i = s.parent(i);
+    --back;
+  }
+  if (i >= 0) return args.x + (s.row + i) * args.x_stride;
+  const int64_t slot = s.start - 1 - back;
+  if (slot < 0) return nullptr;
+  int64_t page_records = 1;
+  while (page_records < args.taps - 1) page_records *= 2;
+  const std::byte* page = args.state->at(segment, args.part).pages[slot / page_records];
+  HEDDLE_CHECK(page != nullptr, "convolution window at slot {} is not kept", slot);
+  return reinterpret_cast<const float*>(page) + slot % page_records * args.channels;
+}
+
+void causal_conv_store(const CausalConvArgs& args) {
+  int64_t page_records = 1;
+  while (page_records < args.taps - 1) page_records *= 2;
+  for (size_t n = 0; n < args.batch->segments.size(); ++n) {
+    const state::Segment& s = args.batch->segments[n];
+    std::byte* const* pages = args.state->at(static_cast<int64_t>(n), args.part).pages;
+    for (int64_t i = 0; i < s.length; ++i) {
+      const int64_t slot = s.start + i;
+      std::byte* page = pages[slot / page_records];
+      if (page == nullptr) continue;
+      std::memcpy(reinterpret_cast<float*>(page) + slot % page_records * args.channels,
+                  args.x + (s.row + i) * args.x_stride,
+                  static_cast<size_t>(args.channels) * sizeof(float));
+    }
+  }
+}
+
+void causal_conv(backend::Context& ctx, const CausalConvArgs& args) {
+  ctx.reference() ? ref::causal_conv(ctx, args) : cpu::causal_conv(ctx, args);
+}
+
+}  // namespace heddle::ops

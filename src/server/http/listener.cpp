@@ -1,0 +1,124 @@
+#include "server/http/listener.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+namespace heddle::server {
+namespace {
+
+// Connections beyond the limit that still get an answer: health checks, and "try again later".
+constexpr int64_t kSpare = 16;
+
+}  // namespace
+
+HttpListener::HttpListener(HttpListenerOptions options, HttpHandler& handler)
+    : options_(std::move(options)), handler_(handler) {}
+
+HttpListener::~HttpListener() {
+  for (Client& client : clients_) {
+    client.connection->abort();
+    client.thread.join();
+  }
+}
+
+Status HttpListener::bind() {
+  HEDDLE_TRY(socket_, listen_on(options_.host, options_.port));
+  return {};
+}
+
+void HttpListener::serve() {
+  while (true) {
+    pollfd entries[] = {{socket_.fd.get(), POLLIN, 0}, {wake_.fd(), POLLIN, 0}};
+    if (::poll(entries, 2, -1) < 0) continue;  // a signal
+    if ((entries[1].revents & POLLIN) != 0) {
+      wake_.clear();
+      reap();
+    }
+    {
+      std::lock_guard lock(mutex_);
+      if (stopping_) break;
+    }
+    if ((entries[0].revents & POLLIN) != 0) accept_one();
+  }
+  socket_.fd.reset();
+  end_all();
+}
+
+void HttpListener::accept_one() {
+  FileDescriptor fd(::accept4(socket_.fd.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!fd) {
+    // Out of descriptors or memory: it stays in the kernel's queue until there is room.
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return;
+  }
+  const int64_t open = open_.load();
+  if (open >= options_.max_connections) ++turned_away_;
+  if (open >= options_.max_connections + kSpare) return;
+  const std::string peer = prepare_client(fd.get());
+  std::lock_guard lock(mutex_);
+  if (stopping_) return;
+  Client& client = clients_.emplace_back();
+  client.fd = std::move(fd);
+  client.connection =
+      std::make_unique<HttpConnection>(client.fd.get(), peer, open >= options_.max_connections,
+                                       options_.limits, options_.timeouts, handler_, watcher_);
+  ++open_;
+  try {
+    client.thread = std::thread([this, &client] {
+      client.connection->run();
+      client.done.store(true);
+      wake_.set();
+    });
+  } catch (const std::system_error&) {  // no more threads
+    ++turned_away_;
+    --open_;
+    clients_.pop_back();
+  }
+}
+
+void HttpListener::reap() {
+  std::list<Client> ended;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto it = clients_.begin(); it != clients_.end();) {
+      const auto next = std::next(it);
+      if (it->done.load()) ended.splice(ended.end(), clients_, it);
+      it = next;
+    }
+  }
+  for (Client& client : ended) client.thread.join();
+  open_ -= static_cast<int64_t>(ended.size());
+}
+
+void HttpListener::end_all() {
+  while (true) {
+    reap();
+    Clock::time_point end_by;
+    {
+      std::lock_guard lock(mutex_);
+      if (clients_.empty()) return;
+      end_by = end_by_;
+      if (Clock::now() >= end_by)
+        for (Client& client : clients_) client.connection->abort();
+    }
+    (void)wait_readable(wake_.fd(), std::max(end_by, Clock::now() + std::chrono::milliseconds(50)));
+    wake_.clear();
+  }
+}
+
+void HttpListener::stop(std::chrono::milliseconds limit) {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    end_by_ = Clock::now() + limit;
+    for (Client& client : clients_) client.connection->stop();
+  }
+  wake_.set();
+}
+
+}  // namespace heddle::server

@@ -1,0 +1,333 @@
+#include "test/support/fake_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/hash.h"
+
+namespace heddle::state::fake {
+
+namespace {
+
+StatePart per_token(std::string name, DType dtype, int64_t strips, int64_t strip) {
+  return {.name = std::move(name), .dtype = dtype, .strips = strips, .strip = strip};
+}
+
+StatePart window(std::string name, int64_t strips, int64_t strip, int64_t page_records,
+                 int64_t window, int64_t sinks) {
+  return {.name = std::move(name),
+          .growth = Growth::window,
+          .strips = strips,
+          .strip = strip,
+          .page_records = page_records,
+          .window = window,
+          .sinks = sinks};
+}
+
+StatePart folded(std::string name, int64_t strips, int64_t strip, int64_t fold, int64_t summary) {
+  return {.name = std::move(name),
+          .growth = Growth::folded,
+          .strips = strips,
+          .strip = strip,
+          .page_records = fold,
+          .summary_elements = summary};
+}
+
+// Its form of a page has every bit turned, one byte further on; every other page (by its first
+// byte) has none. Any byte that is read or copied past the codec is then a wrong one.
+constexpr PageCodec kTurningCodec = {
+    [](int64_t page_bytes) { return page_bytes; },
+    [](const std::byte* page, int64_t page_bytes, std::byte* packed) {
+      if (std::to_integer<int>(page[0]) % 2 != 0) return false;
+      for (int64_t i = 0; i < page_bytes; ++i) packed[(i + 1) % page_bytes] = ~page[i];
+      return true;
+    },
+    [](const std::byte* packed, int64_t page_bytes, std::byte* page) {
+      for (int64_t i = 0; i < page_bytes; ++i) page[i] = ~packed[(i + 1) % page_bytes];
+    }};
+
+StatePart with_codec(StatePart part) {
+  part.codec = &kTurningCodec;
+  return part;
+}
+
+StateLayout layout_of(std::vector<std::vector<StatePart>> layers) {
+  StateLayout layout;
+  layout.first_part.push_back(0);
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    for (StatePart& part : layers[layer]) {
+      layout.entries.push_back({static_cast<int64_t>(layer), std::move(part)});
+    }
+    layout.first_part.push_back(layout.parts());
+  }
+  return layout;
+}
+
+uint64_t path_hash(std::span<const int32_t> path, uint64_t seed) {
+  return hash64(std::as_bytes(path), seed);
+}
+
+std::byte* record_strip(const StatePart& part, std::byte* page, int64_t slot, int64_t strip) {
+  const int64_t bytes = dtype_bytes(part.dtype, part.strip);
+  return page + (strip * part.page_records + slot % part.page_records) * bytes;
+}
+
+// A summary is the old one decayed plus the bytes of the records: small integers, exact in float.
+void fold_records(std::vector<float>& summary, std::span<const std::byte> record) {
+  for (size_t i = 0; i < summary.size(); ++i) {
+    const auto old = static_cast<int64_t>(summary[i]);
+    const auto byte = std::to_integer<int64_t>(record[i % record.size()]);
+    summary[i] = static_cast<float>((old * 31 + byte + static_cast<int64_t>(i)) % 1000003);
+  }
+}
+
+std::vector<std::byte> read_record(const StatePart& part, const std::byte* page, int64_t slot) {
+  std::vector<std::byte> record;
+  const int64_t bytes = dtype_bytes(part.dtype, part.strip);
+  for (int64_t strip = 0; strip < part.strips; ++strip) {
+    const std::byte* from = record_strip(part, const_cast<std::byte*>(page), slot, strip);
+    record.insert(record.end(), from, from + bytes);
+  }
+  return record;
+}
+
+void write_record(const StatePart& part, std::byte* page, int64_t slot,
+                  std::span<const std::byte> record) {
+  const int64_t bytes = dtype_bytes(part.dtype, part.strip);
+  for (int64_t strip = 0; strip < part.strips; ++strip) {
+    std::memcpy(record_strip(part, page, slot, strip), record.data() + strip * bytes,
+                static_cast<size_t>(bytes));
+  }
+}
+
+std::string where(const StateLayout& layout, int64_t part, int64_t slot) {
+  const auto& entry = layout.entries[static_cast<size_t>(part)];
+  return fmt::format("layer {} part {} slot {}", entry.layer, entry.part.name, slot);
+}
+
+// Checks record `slot` of a page against the tokens [0, slot].
+std::string check_record(const StateLayout& layout, int64_t index, const std::byte* page,
+                         int64_t slot, std::span<const int32_t> tokens) {
+  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  if (page == nullptr) return where(layout, index, slot) + ": no page";
+  const auto path = tokens.first(static_cast<size_t>(slot) + 1);
+  if (read_record(part, page, slot) != expected_record(layout, index, path)) {
+    return where(layout, index, slot) + ": wrong record";
+  }
+  return {};
+}
+
+std::string check_summary(const StateLayout& layout, int64_t index, const float* summary,
+                          std::span<const int32_t> tokens) {
+  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  const auto count = static_cast<size_t>(part.summary_elements);
+  const std::vector<float> expected = expected_summary(layout, index, tokens);
+  const std::vector<float> found =
+      summary == nullptr ? std::vector<float>(count) : std::vector<float>(summary, summary + count);
+  if (summary == nullptr && !tokens.empty()) {
+    return fmt::format("{}: no summary", where(layout, index, static_cast<int64_t>(tokens.size())));
+  }
+  if (found != expected) {
+    return where(layout, index, static_cast<int64_t>(tokens.size())) + ": wrong summary";
+  }
+  return {};
+}
+
+bool visible(const StatePart& part, int64_t slot, int64_t next) {
+  return part.growth == Growth::per_token || slot < part.sinks || slot >= next - part.window;
+}
+
+// Everything a token at position `tokens.size()` reads.
+std::string check_part(const StateLayout& layout, int64_t index, const PartView& view,
+                       std::span<const int32_t> tokens) {
+  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  const auto position = static_cast<int64_t>(tokens.size());
+  std::vector<std::byte> unpacked;
+  int64_t unpacked_page = -1;
+  int64_t first = 0;
+  if (part.growth == Growth::folded) {
+    first = position / part.page_records * part.page_records;
+    std::string wrong =
+        check_summary(layout, index, view.summary, tokens.first(static_cast<size_t>(first)));
+    if (!wrong.empty()) return wrong;
+  }
+  for (int64_t slot = first; slot < position; ++slot) {
+    if (part.growth == Growth::window && !visible(part, slot, position)) continue;
+    const int64_t number = slot / part.page_records;
+    const std::byte* page = part.growth == Growth::folded ? view.open : view.pages[number];
+    if (page != nullptr && view.is_packed(number)) {
+      if (number != unpacked_page) {
+        unpacked.resize(static_cast<size_t>(part.page_bytes()));
+        part.codec->unpack(page, part.page_bytes(), unpacked.data());
+        unpacked_page = number;
+      }
+      page = unpacked.data();
+    }
+    std::string wrong = check_record(layout, index, page, slot, tokens);
+    if (!wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+void fold_part(const StatePart& part, const PartView& view) {
+  const auto count = static_cast<size_t>(part.summary_elements);
+  std::vector<float> summary(count);
+  if (view.summary != nullptr) summary.assign(view.summary, view.summary + count);
+  for (int64_t i = 0; i < part.page_records; ++i) {
+    fold_records(summary, read_record(part, view.open, i));
+  }
+  std::memcpy(view.next_summary, summary.data(), count * sizeof(float));
+}
+
+// Writes what a mixer leaves after the rows of a segment. paths: the whole prefix of every row.
+void write_rows(const StateLayout& layout, int64_t index, const PartView& view,
+                const Segment& segment, const std::vector<std::vector<int32_t>>& paths) {
+  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  PartView fold_view = view;
+  for (int64_t row = 0; row < segment.length; ++row) {
+    const int64_t slot = segment.start + row;
+    const auto record = expected_record(layout, index, paths[static_cast<size_t>(row)]);
+    if (part.growth != Growth::folded) {
+      std::byte* page = view.pages[slot / part.page_records];
+      if (page != nullptr) write_record(part, page, slot, record);
+      continue;
+    }
+    write_record(part, view.open, slot, record);
+    if (row < segment.committed() && (slot + 1) % part.page_records == 0) {
+      HEDDLE_CHECK(view.next_summary != nullptr, "slot {} of part {}", slot, part.name);
+      fold_part(part, fold_view);
+      fold_view.summary = view.next_summary;
+    }
+  }
+}
+
+}  // namespace
+
+StateLayout full_layout() {
+  return layout_of(
+      {{with_codec(per_token("k", DType::bf16, 2, 4)), per_token("v", DType::f32, 1, 3)},
+       {with_codec(window("k", 2, 4, 64, 100, 5)), window("v", 1, 2, 64, 20, 0)},
+       {folded("delta", 3, 2, 64, 12), window("conv", 1, 6, 4, 3, 0)},
+       {folded("scan", 1, 5, 4, 7), window("shift", 2, 1, 1, 1, 0)},
+       {folded("hla", 2, 3, 16, 9), window("conv", 1, 4, 16, 16, 2)}});
+}
+
+StateLayout attention_layout() {
+  return layout_of({{per_token("k", DType::bf16, 2, 4), per_token("v", DType::f32, 1, 4)},
+                    {with_codec(per_token("latent", DType::bf16, 1, 8))}});
+}
+
+StateLayout hybrid_layout() {
+  return layout_of({{per_token("k", DType::bf16, 2, 4)},
+                    {folded("delta", 1, 8, 64, 256), window("conv", 1, 4, 4, 3, 0)}});
+}
+
+StateLayout fold_layout() {
+  return layout_of({{per_token("k", DType::bf16, 2, 4)}, {folded("delta", 2, 3, 64, 16)}});
+}
+
+StateLayout sliding_layout() {
+  return layout_of(
+      {{per_token("k", DType::bf16, 2, 4)},
+       {with_codec(window("k", 2, 4, 64, 200, 0)), with_codec(window("v", 1, 2, 64, 200, 3))}});
+}
+
+std::vector<std::byte> expected_record(const StateLayout& layout, int64_t part,
+                                       std::span<const int32_t> path) {
+  const int64_t bytes = layout.entries[static_cast<size_t>(part)].part.record_bytes();
+  std::vector<std::byte> record(static_cast<size_t>(bytes));
+  const uint64_t base = path_hash(path, static_cast<uint64_t>(part));
+  for (size_t i = 0; i < record.size(); ++i) {
+    const uint64_t mixed = (base + i) * 0x9E3779B97F4A7C15u;
+    record[i] = static_cast<std::byte>(mixed >> 56);
+  }
+  return record;
+}
+
+std::vector<float> expected_summary(const StateLayout& layout, int64_t part,
+                                    std::span<const int32_t> tokens) {
+  const StatePart& declared = layout.entries[static_cast<size_t>(part)].part;
+  std::vector<float> summary(static_cast<size_t>(declared.summary_elements));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    fold_records(summary, expected_record(layout, part, tokens.first(i + 1)));
+  }
+  return summary;
+}
+
+std::string check_snapshot(const StateLayout& layout, const Snapshot& snapshot,
+                           std::span<const int32_t> tokens) {
+  if (snapshot.position != static_cast<int64_t>(tokens.size())) {
+    return fmt::format("position {} after {} tokens", snapshot.position, tokens.size());
+  }
+  for (int64_t i = 0; i < layout.parts(); ++i) {
+    const PartSnapshot& part = snapshot.parts[static_cast<size_t>(i)];
+    const StatePart& declared = layout.entries[static_cast<size_t>(i)].part;
+    std::vector<std::byte*> pages(static_cast<size_t>(part.first_page), nullptr);
+    std::vector<uint8_t> packed(pages.size(), 0);
+    for (const BlockRef& page : part.pages) {
+      pages.push_back(page.data());
+      packed.push_back(page.packed());
+    }
+    const int64_t records = declared.page_records;
+    const int64_t covered = static_cast<int64_t>(pages.size()) * records;
+    const bool folded_part = declared.growth == Growth::folded;
+    if (!folded_part && (covered < snapshot.position || covered >= snapshot.position + records)) {
+      return fmt::format("{}: {} pages", where(layout, i, snapshot.position), pages.size());
+    }
+    if (folded_part && (snapshot.position % records == 0) != !part.open) {
+      return where(layout, i, snapshot.position) + ": open page where there are no records";
+    }
+    const PartView view{.pages = pages.data(),
+                        .packed = packed.data(),
+                        .summary = reinterpret_cast<const float*>(part.summary.data()),
+                        .open = part.open.data()};
+    std::string wrong = check_part(layout, i, view, tokens);
+    if (!wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& drafts) {
+  const auto start = static_cast<int64_t>(tokens_.size());
+  const auto draft_count = static_cast<int64_t>(drafts.tokens.size());
+  const auto committed_count = static_cast<int64_t>(committed.size());
+  const Segment segment{.start = start,
+                        .length = committed_count + draft_count,
+                        .drafts = draft_count,
+                        .parents = drafts.parents};
+  std::vector<std::vector<int32_t>> paths;
+  for (int64_t row = 0; row < segment.length; ++row) {
+    const int64_t parent = segment.parent(row);
+    paths.push_back(parent < 0 ? tokens_ : paths[static_cast<size_t>(parent)]);
+    paths.back().push_back(row < committed_count
+                               ? committed[static_cast<size_t>(row)]
+                               : drafts.tokens[static_cast<size_t>(row - committed_count)]);
+  }
+  state_.begin_step(committed_count, draft_count);
+  for (int64_t i = 0; i < layout_->parts() && segment.length > 0; ++i) {
+    const PartView view = state_.part_view(i);
+    std::string wrong = check_part(*layout_, i, view, tokens_);
+    if (!wrong.empty()) return "before the step: " + wrong;
+    write_rows(*layout_, i, view, segment, paths);
+  }
+  state_.commit(drafts.accepted);
+  tokens_.insert(tokens_.end(), committed.begin(), committed.end());
+  for (const int32_t draft : drafts.accepted) {
+    tokens_.push_back(drafts.tokens[static_cast<size_t>(draft)]);
+  }
+  if (state_.fold_due()) {
+    for (int64_t i = 0; i < layout_->parts(); ++i) {
+      const PartView view = state_.part_view(i);
+      const StatePart& part = layout_->entries[static_cast<size_t>(i)].part;
+      if (part.growth == Growth::folded && view.next_summary != nullptr) fold_part(part, view);
+    }
+    state_.finish_fold();
+  }
+  if (state_.position() != static_cast<int64_t>(tokens_.size())) return "wrong position";
+  return {};
+}
+
+}  // namespace heddle::state::fake
