@@ -2,8 +2,9 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/common.h"
-#include "mixers/mixer.h"
 #include "model/presets.h"
+#include "sublayer/kind_table.h"
+#include "sublayer/sublayer.h"
 
 namespace heddle::cli {
 namespace {
@@ -14,7 +15,7 @@ nlohmann::ordered_json collect() {
   body["cpus"] = ThreadPool::available_cpus();
   body["target"] = backend::active_target();
   body["targets"] = backend::supported_targets();
-  for (const mixers::MixerKind* kind : mixers::mixer_table()) body["mixers"].push_back(kind->name);
+  for (const sublayer::Kind* kind : sublayer::kind_table()) body["mixers"].push_back(kind->name);
   for (const model::Family* family : model::family_table()) {
     nlohmann::ordered_json entry;
     entry["hugging_face"] =

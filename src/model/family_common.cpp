@@ -61,8 +61,8 @@ Status check_rotary(const Config& config, int64_t rotary, int64_t head_dim) {
 
 }  // namespace
 
-mixers::Params attention_params(const AttentionShape& shape, float norm_eps) {
-  return mixers::Params({
+sublayer::Params attention_params(const AttentionShape& shape, float norm_eps) {
+  return sublayer::Params({
       {"d_model", shape.d_model},
       {"heads", shape.heads},
       {"kv_heads", shape.kv_heads},
@@ -108,7 +108,7 @@ Result<AttentionShape> gguf_attention_shape(const Config& metadata, int64_t laye
 }
 
 Status set_rope(const Config& config, std::string_view layer_type, const AttentionShape& shape,
-                double default_theta, mixers::Params& params) {
+                double default_theta, sublayer::Params& params) {
   const RopeKeys keys(config, layer_type);
   HEDDLE_TRY(const double theta, keys.number("rope_theta", default_theta));
   HEDDLE_TRY(const double partial, keys.number("partial_rotary_factor", 1.0));
@@ -144,7 +144,7 @@ Status set_rope(const Config& config, std::string_view layer_type, const Attenti
 }
 
 Status set_gguf_rope(const Config& metadata, const AttentionShape& shape, double default_theta,
-                     mixers::Params& params) {
+                     sublayer::Params& params) {
   HEDDLE_TRY(const double theta, metadata.number_or("rope.freq_base", default_theta));
   HEDDLE_TRY(const int64_t rotary, metadata.integer_or("rope.dimension_count", shape.head_dim));
   HEDDLE_TRY_STATUS(check_rotary(metadata, rotary, shape.head_dim));

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "base/result.h"
-#include "mixers/params.h"
 #include "model/family.h"
 #include "model/files/config.h"
 #include "model/files/tensor_table.h"
 #include "model/spec.h"
+#include "sublayer/params.h"
 
 namespace heddle::model {
 
@@ -64,7 +64,7 @@ struct AttentionShape {
 };
 
 // Parameters that every attention mixer takes; scale = head_dim^-0.5, no rotation yet.
-mixers::Params attention_params(const AttentionShape& shape, float norm_eps);
+sublayer::Params attention_params(const AttentionShape& shape, float norm_eps);
 
 // num_attention_heads, num_key_value_heads, head_dim.
 Result<AttentionShape> attention_shape(const Config& config);
@@ -75,10 +75,10 @@ Result<AttentionShape> gguf_attention_shape(const Config& metadata, int64_t laye
 // The rotary parameters of a config.json: rope_parameters (also one per layer type) or rope_theta,
 // rope_scaling and partial_rotary_factor.
 Status set_rope(const Config& config, std::string_view layer_type, const AttentionShape& shape,
-                double default_theta, mixers::Params& params);
+                double default_theta, sublayer::Params& params);
 // rope.dimension_count, rope.freq_base and rope.scaling.*.
 Status set_gguf_rope(const Config& metadata, const AttentionShape& shape, double default_theta,
-                     mixers::Params& params);
+                     sublayer::Params& params);
 
 // Sizes, epsilon, context, vocabulary, tied output and the tensors' prefix; no layers yet.
 Result<ModelSpec> common_spec(const Config& config, const TensorTable& tensors,

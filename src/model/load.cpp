@@ -4,6 +4,7 @@
 #include "model/model.h"
 #include "model/presets.h"
 #include "model/weights.h"
+#include "sublayer/kind_table.h"
 
 namespace heddle::model {
 namespace {
@@ -11,17 +12,17 @@ namespace {
 using Ropes = std::vector<std::pair<ops::RopeSpec, std::shared_ptr<const ops::Rope>>>;
 
 // One layer's weights under the mixer's names.
-class LayerSource : public mixers::WeightSource {
+class LayerSource : public sublayer::WeightSource {
  public:
-  LayerSource(Weights& weights, int64_t layer, const std::vector<mixers::WeightSpec>& specs,
+  LayerSource(Weights& weights, int64_t layer, const std::vector<sublayer::WeightSpec>& specs,
               Ropes& ropes)
       : weights_(weights), layer_(layer), specs_(specs), ropes_(ropes) {}
   Result<ops::MatrixSource> matrix(std::string_view name) override {
-    HEDDLE_TRY(const mixers::WeightSpec* spec, find(name));
+    HEDDLE_TRY(const sublayer::WeightSpec* spec, find(name));
     return weights_.matrix(layer_, name, spec->shape);
   }
   Result<std::vector<float>> values(std::string_view name) override {
-    HEDDLE_TRY(const mixers::WeightSpec* spec, find(name));
+    HEDDLE_TRY(const sublayer::WeightSpec* spec, find(name));
     return weights_.values(layer_, name, spec->shape);
   }
 
@@ -29,21 +30,21 @@ class LayerSource : public mixers::WeightSource {
     for (const auto& [known, tables] : ropes_) {
       if (known == spec) return tables;
     }
-    HEDDLE_TRY(auto tables, mixers::WeightSource::rope(spec));
+    HEDDLE_TRY(auto tables, sublayer::WeightSource::rope(spec));
     ropes_.emplace_back(spec, tables);
     return tables;
   }
 
  private:
-  Result<const mixers::WeightSpec*> find(std::string_view name) const {
-    for (const mixers::WeightSpec& spec : specs_) {
+  Result<const sublayer::WeightSpec*> find(std::string_view name) const {
+    for (const sublayer::WeightSpec& spec : specs_) {
       if (spec.name == name) return &spec;
     }
     return fail("the mixer of layer {} declares no weight {}", layer_, name);
   }
   Weights& weights_;
   int64_t layer_;
-  const std::vector<mixers::WeightSpec>& specs_;
+  const std::vector<sublayer::WeightSpec>& specs_;
   Ropes& ropes_;
 };
 
@@ -67,8 +68,8 @@ Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dty
   ModelDesign result;
   result.layout.first_part.push_back(0);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
-    HEDDLE_TRY(const mixers::MixerKind* kind, mixers::find_mixer(spec.layers[i].mixer));
-    mixers::Params params = spec.layers[i].params;
+    HEDDLE_TRY(const sublayer::Kind* kind, sublayer::find_kind(spec.layers[i].mixer));
+    sublayer::Params params = spec.layers[i].params;
     params.set("kv_dtype", kv_dtype);
     auto design = kind->design(params);
     if (!design) return fail("layer {} ({}): {}", i, kind->name, design.error().message);
@@ -102,8 +103,8 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   const int64_t layers = std::ssize(spec.layers);
   for (int64_t i = 0; i < layers; ++i) {
     const LayerSpec& layer_spec = spec.layers[static_cast<size_t>(i)];
-    const mixers::MixerDesign& design = *model->design_.mixers[static_cast<size_t>(i)];
-    const std::vector<mixers::WeightSpec> specs = design.weights();
+    const sublayer::Design& design = *model->design_.mixers[static_cast<size_t>(i)];
+    const std::vector<sublayer::WeightSpec> specs = design.weights();
     LayerSource source(weights, i, specs, ropes);
     Layer layer;
     HEDDLE_TRY(layer.mixer, design.bind(pool, source, pack));

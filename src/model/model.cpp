@@ -81,7 +81,7 @@ double Model::prompt_token_ops(int64_t position) const {
 double Model::decode_token_bytes(int64_t position) const {
   auto bytes = static_cast<double>(step_weight_bytes());
   for (const auto& mixer : design_.mixers) {
-    const mixers::Cost cost = mixer->cost(position);
+    const sublayer::Cost cost = mixer->cost(position);
     bytes += cost.state_read_bytes + cost.state_write_bytes;
   }
   return bytes;

@@ -12,7 +12,6 @@
 #include "base/hash.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
-#include "mixers/mixer.h"
 #include "model/files/checkpoint.h"
 #include "model/spec.h"
 #include "ops/matmul/matmul.h"
@@ -21,6 +20,7 @@
 #include "state/sequence_state.h"
 #include "state/snapshot_file.h"
 #include "state/state_part.h"
+#include "sublayer/sublayer.h"
 
 namespace heddle::model {
 
@@ -35,7 +35,7 @@ struct LoadOptions {
 
 // The designs of a model's layers, with kv_dtype set: all that sizes and plans need.
 struct ModelDesign {
-  std::vector<std::unique_ptr<mixers::MixerDesign>> mixers;  // [layers]
+  std::vector<std::unique_ptr<sublayer::Design>> mixers;  // [layers]
   state::StateLayout layout;
 };
 Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype);
@@ -96,7 +96,7 @@ class Model {
 
  private:
   struct Layer {
-    std::unique_ptr<mixers::Mixer> mixer;
+    std::unique_ptr<sublayer::SubLayer> mixer;
     std::vector<float> pre_mixer_norm, post_mixer_norm, pre_ffn_norm, post_ffn_norm;  // [D]
     ops::PackedMatrix gate_up;                                                        // [2 ffn, D]
     ops::PackedMatrix down;                                                           // [D, ffn]

@@ -64,7 +64,7 @@ ModelSpec lfm2_350m() {
     layer.params.set("qk_norm", std::string("head"));
     if (std::find(std::begin(kAttention), std::end(kAttention), i) == std::end(kAttention)) {
       layer.mixer = "short_conv";
-      layer.params = mixers::Params({{"d_model", int64_t{1024}}, {"taps", int64_t{3}}});
+      layer.params = sublayer::Params({{"d_model", int64_t{1024}}, {"taps", int64_t{3}}});
     }
     spec.layers.push_back(std::move(layer));
   }
@@ -78,13 +78,13 @@ ModelSpec qwen35_08b() {
     layer.params.set("qk_norm", std::string("head")).set("output_gate", true);
     if ((i + 1) % 4 != 0) {
       layer.mixer = "gated_delta_net";
-      layer.params = mixers::Params({{"d_model", int64_t{1024}},
-                                     {"key_heads", int64_t{16}},
-                                     {"value_heads", int64_t{16}},
-                                     {"key_dim", int64_t{128}},
-                                     {"value_dim", int64_t{128}},
-                                     {"taps", int64_t{4}},
-                                     {"norm_eps", 1e-6}});
+      layer.params = sublayer::Params({{"d_model", int64_t{1024}},
+                                       {"key_heads", int64_t{16}},
+                                       {"value_heads", int64_t{16}},
+                                       {"key_dim", int64_t{128}},
+                                       {"value_dim", int64_t{128}},
+                                       {"taps", int64_t{4}},
+                                       {"norm_eps", 1e-6}});
     }
     spec.layers.push_back(std::move(layer));
   }

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "mixers/params.h"
 #include "ops/elementwise/activation.h"
+#include "sublayer/params.h"
 
 namespace heddle::model {
 
@@ -19,7 +19,7 @@ struct FfnSpec {
 // the post norms are optional and ffn(n) = down(act(gate n) * up n).
 struct LayerSpec {
   std::string mixer;  // name of a mixer kind
-  mixers::Params params;
+  sublayer::Params params;
   FfnSpec ffn;
   bool post_norms = false;
 };

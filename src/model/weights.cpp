@@ -107,7 +107,7 @@ class CheckpointWeights : public Weights {
 
   std::vector<int32_t> adjacent_order(int64_t layer, const Checkpoint::Found& found,
                                       int64_t rows) const {
-    const mixers::Params& params = checkpoint_.spec().layers[static_cast<size_t>(layer)].params;
+    const sublayer::Params& params = checkpoint_.spec().layers[static_cast<size_t>(layer)].params;
     const int64_t heads =
         params.integer_or(found.transform == Transform::adjacent_q ? "heads" : "kv_heads", 1);
     return half_split_order(rows, rows / heads, params.integer_or("rope_rotary", 0));
@@ -142,7 +142,7 @@ Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design) {
   HEDDLE_TRY_STATUS(weights.check(-1, "final_norm", {width}));
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     const auto layer = static_cast<int64_t>(i);
-    for (const mixers::WeightSpec& weight : design.mixers[i]->weights())
+    for (const sublayer::WeightSpec& weight : design.mixers[i]->weights())
       HEDDLE_TRY_STATUS(weights.check(layer, weight.name, weight.shape));
     std::vector<const char*> norms = {"pre_mixer_norm", "pre_ffn_norm"};
     if (spec.layers[i].post_norms) norms.insert(norms.end(), {"post_mixer_norm", "post_ffn_norm"});

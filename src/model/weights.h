@@ -9,11 +9,11 @@
 #include "base/hash.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
-#include "mixers/mixer.h"
 #include "model/files/checkpoint.h"
 #include "model/model.h"
 #include "model/spec.h"
 #include "ops/matmul/matmul.h"
+#include "sublayer/sublayer.h"
 
 namespace heddle::model {
 

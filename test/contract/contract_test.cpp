@@ -6,22 +6,23 @@
 #include <numeric>
 
 #include "backend/target.h"
+#include "sublayer/kind_table.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::test {
 namespace {
 
 struct Setting {
-  const mixers::MixerKind* kind;
-  mixers::MixerCase mixer_case;
+  const sublayer::Kind* kind;
+  sublayer::Case mixer_case;
   backend::KernelSet kernels;
   std::string target;  // of the cpu kernels
 };
 
 std::vector<Setting> settings() {
   std::vector<Setting> all;
-  for (const mixers::MixerKind* kind : mixers::mixer_table()) {
-    for (const mixers::MixerCase& mixer_case : kind->cases()) {
+  for (const sublayer::Kind* kind : sublayer::kind_table()) {
+    for (const sublayer::Case& mixer_case : kind->cases()) {
       if (mixer_case.params.flag_or("bench_only", false)) continue;
       all.push_back(
           {kind, mixer_case, backend::KernelSet::reference, std::string(backend::active_target())});

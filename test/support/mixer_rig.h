@@ -9,19 +9,19 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "mixers/mixer.h"
 #include "state/sequence_state.h"
+#include "sublayer/sublayer.h"
 #include "test/support/step.h"
 
 namespace heddle::test {
 
 // Random weights of a design: matrices of unit gain; vectors near one (norms), convolutions of unit
 // gain, and for gates the ranges that real models use.
-class RandomWeights : public mixers::WeightSource {
+class RandomWeights : public sublayer::WeightSource {
  public:
-  RandomWeights(const mixers::MixerDesign& design, uint64_t seed) {
+  RandomWeights(const sublayer::Design& design, uint64_t seed) {
     Rng rng(seed);
-    for (const mixers::WeightSpec& spec : design.weights()) {
+    for (const sublayer::WeightSpec& spec : design.weights()) {
       int64_t count = 1;
       for (const int64_t n : spec.shape) count *= n;
       std::vector<float> values(static_cast<size_t>(count));
@@ -60,10 +60,10 @@ class RandomWeights : public mixers::WeightSource {
 
 class MixerRig {
  public:
-  MixerRig(const mixers::MixerKind& kind, const mixers::MixerCase& mixer_case,
-           backend::KernelSet kernels, int threads)
+  MixerRig(const sublayer::Kind& kind, const sublayer::Case& mixer_case, backend::KernelSet kernels,
+           int threads)
       : pool(threads), context{pool, scratch, kernels} {
-    mixers::Params params = mixer_case.params;
+    sublayer::Params params = mixer_case.params;
     auto made = kind.design(params);
     EXPECT_TRUE(made.has_value()) << (made ? "" : made.error().message);
     design = std::move(*made);
@@ -138,9 +138,9 @@ class MixerRig {
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context context;
-  std::unique_ptr<mixers::MixerDesign> design;
+  std::unique_ptr<sublayer::Design> design;
   state::StateLayout layout;
-  std::unique_ptr<mixers::Mixer> mixer;
+  std::unique_ptr<sublayer::SubLayer> mixer;
   int64_t width = 0;
   float input_scale = 1;
 };

@@ -38,7 +38,7 @@ void project(backend::Context& ctx, const char* name, const float* x, int64_t to
   ops::matmul(ctx, x, tokens, weights, y);
 }
 
-class AttentionMixer : public Mixer {
+class AttentionMixer : public sublayer::SubLayer {
  public:
   AttentionMixer(const AttentionConfig& config, Weights weights)
       : c_(config), w_(std::move(weights)) {}
@@ -132,7 +132,7 @@ void separate_gates(const AttentionConfig& c, ops::MatrixSource& source) {
   source.row_order = std::move(order);
 }
 
-class AttentionDesign : public MixerDesign {
+class AttentionDesign : public sublayer::Design {
  public:
   explicit AttentionDesign(const AttentionConfig& config) : c_(config) {}
 
@@ -142,11 +142,12 @@ class AttentionDesign : public MixerDesign {
     return {shape.key_part(window), shape.value_part(window)};
   }
 
-  std::vector<WeightSpec> weights() const override {
-    std::vector<WeightSpec> all = {{"q_proj", {c_.q_width() + c_.gate_width(), c_.d_model}},
-                                   {"k_proj", {c_.k_width(), c_.d_model}},
-                                   {"v_proj", {c_.v_width(), c_.d_model}},
-                                   {"o_proj", {c_.d_model, c_.out_width()}}};
+  std::vector<sublayer::WeightSpec> weights() const override {
+    std::vector<sublayer::WeightSpec> all = {
+        {"q_proj", {c_.q_width() + c_.gate_width(), c_.d_model}},
+        {"k_proj", {c_.k_width(), c_.d_model}},
+        {"v_proj", {c_.v_width(), c_.d_model}},
+        {"o_proj", {c_.d_model, c_.out_width()}}};
     const auto vector = [&](const char* name, int64_t n) { all.push_back({name, {n}, false}); };
     if (c_.qkv_bias) {
       vector("q_bias", c_.q_width());
@@ -164,13 +165,13 @@ class AttentionDesign : public MixerDesign {
     return all;
   }
 
-  Cost cost(int64_t position) const override {
+  sublayer::Cost cost(int64_t position) const override {
     const auto d = static_cast<double>(c_.d_model);
     const double matrices = d * static_cast<double>(c_.projected_width() + c_.out_width());
     const int64_t seen = c_.window > 0 ? std::min(position + 1, c_.window) : position + 1;
     const auto pair = static_cast<double>(c_.head_dim + c_.v_head_dim);  // of one head and key
     const ops::KvShape shape = AttentionMixer::shape(c_);
-    Cost cost;
+    sublayer::Cost cost;
     cost.flops = 2 * matrices + 2 * pair * static_cast<double>(c_.heads * seen);
     cost.weight_bytes = 4 * matrices;
     cost.state_read_bytes = static_cast<double>(shape.held_bytes(seen));
@@ -179,8 +180,8 @@ class AttentionDesign : public MixerDesign {
     return cost;
   }
 
-  Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
-                                      const ops::PackOptions& options) const override {
+  Result<std::unique_ptr<sublayer::SubLayer>> bind(ThreadPool& pool, sublayer::WeightSource& source,
+                                                   const ops::PackOptions& options) const override {
     Weights w;
     HEDDLE_TRY(ops::MatrixSource q, source.matrix("q_proj"));
     HEDDLE_TRY(ops::MatrixSource k, source.matrix("k_proj"));
@@ -220,7 +221,7 @@ class AttentionDesign : public MixerDesign {
 
 }  // namespace
 
-std::unique_ptr<MixerDesign> make_design(const AttentionConfig& config) {
+std::unique_ptr<sublayer::Design> make_design(const AttentionConfig& config) {
   return std::make_unique<AttentionDesign>(config);
 }
 

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "mixers/mixer.h"
 #include "ops/attention/attention.h"
 #include "ops/elementwise/rope.h"
+#include "sublayer/sublayer.h"
 
 namespace heddle::mixers::full_attention {
 
@@ -47,11 +47,12 @@ struct AttentionConfig {
 };
 
 // `kind` names the mixer in error messages; windowed: the parameter `window` is required.
-Result<AttentionConfig> read_config(std::string_view kind, const Params& params, bool windowed);
+Result<AttentionConfig> read_config(std::string_view kind, const sublayer::Params& params,
+                                    bool windowed);
 
-std::unique_ptr<MixerDesign> make_design(const AttentionConfig& config);
+std::unique_ptr<sublayer::Design> make_design(const AttentionConfig& config);
 
 // Sizes for tests and benches; window 0: full attention.
-std::vector<MixerCase> attention_cases(int64_t window);
+std::vector<sublayer::Case> attention_cases(int64_t window);
 
 }  // namespace heddle::mixers::full_attention

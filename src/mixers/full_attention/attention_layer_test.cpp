@@ -7,6 +7,7 @@
 #include <cmath>
 #include <functional>
 
+#include "sublayer/kind_table.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::mixers::full_attention {
@@ -16,8 +17,8 @@ using test::MixerRig;
 using test::RandomWeights;
 using test::Rows;
 
-const MixerKind& kind(std::string_view name) {
-  auto found = find_mixer(name);
+const sublayer::Kind& kind(std::string_view name) {
+  auto found = sublayer::find_kind(name);
   EXPECT_TRUE(found.has_value());
   return **found;
 }
@@ -29,7 +30,7 @@ class Equations {
   using Vector = std::vector<Real>;
 
  public:
-  Equations(const AttentionConfig& config, const MixerDesign& design)
+  Equations(const AttentionConfig& config, const sublayer::Design& design)
       : c_(config), weights_(design, 7) {}
 
   std::vector<Vector> run(const std::vector<std::vector<float>>& x) {
@@ -151,7 +152,7 @@ double relative_error(const std::vector<std::vector<float>>& got,
   return std::sqrt(error / size);
 }
 
-Params small() {
+sublayer::Params small() {
   return {{"d_model", int64_t{24}},
           {"heads", int64_t{4}},
           {"kv_heads", int64_t{2}},
@@ -159,7 +160,7 @@ Params small() {
           {"kv_dtype", std::string("f32")}};
 }
 
-void expect_equations(std::string_view mixer, const Params& params) {
+void expect_equations(std::string_view mixer, const sublayer::Params& params) {
   const bool windowed = mixer == "sliding_window";
   const auto config = read_config(mixer, params, windowed);
   ASSERT_TRUE(config.has_value()) << config.error().message;
@@ -204,26 +205,30 @@ TEST(AttentionLayer, SlidingWindowSeesWKeysItsOwnIncluded) {
 }
 
 TEST(AttentionLayer, RefusesParametersThatMakeNoSense) {
-  const auto message = [](const std::function<void(Params&)>& change, bool windowed = false) {
-    Params params = small();
+  const auto message = [](const std::function<void(sublayer::Params&)>& change,
+                          bool windowed = false) {
+    sublayer::Params params = small();
     change(params);
     const auto config = read_config("attention", params, windowed);
     return config ? std::string() : config.error().message;
   };
-  EXPECT_EQ(message([](Params&) {}), "");
-  EXPECT_NE(message([](Params& p) { p.set("heads", int64_t{0}); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("heads", int64_t{1} << 40); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("kv_heads", int64_t{3}); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("head_dim", int64_t{7}); }), "");  // odd rotation
-  EXPECT_NE(message([](Params& p) { p.set("rope_rotary", int64_t{10}); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("rope_scaling", std::string("magic")); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("qk_norm", std::string("both")); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("kv_dtype", std::string("i8")); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("soft_cap", -1.0); }), "");
-  EXPECT_NE(message([](Params& p) { p.set("v_head_dim", int64_t{4}).set("output_gate", true); }),
+  EXPECT_EQ(message([](sublayer::Params&) {}), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("heads", int64_t{0}); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("heads", int64_t{1} << 40); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("kv_heads", int64_t{3}); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("head_dim", int64_t{7}); }),
+            "");  // odd rotation
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("rope_rotary", int64_t{10}); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("rope_scaling", std::string("magic")); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("qk_norm", std::string("both")); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("kv_dtype", std::string("i8")); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("soft_cap", -1.0); }), "");
+  EXPECT_NE(message([](sublayer::Params& p) {
+              p.set("v_head_dim", int64_t{4}).set("output_gate", true);
+            }),
             "");
-  EXPECT_NE(message([](Params&) {}, true), "");  // no window
-  EXPECT_NE(message([](Params& p) { p.set("window", int64_t{1}); }, true), "");
+  EXPECT_NE(message([](sublayer::Params&) {}, true), "");  // no window
+  EXPECT_NE(message([](sublayer::Params& p) { p.set("window", int64_t{1}); }, true), "");
 }
 
 TEST(AttentionLayer, CostCountsMatricesKeysAndRecords) {
@@ -231,7 +236,7 @@ TEST(AttentionLayer, CostCountsMatricesKeysAndRecords) {
   ASSERT_TRUE(config.has_value());
   const auto design = make_design(*config);
   // 24 (32 + 16 + 16) + 32 24 weights; 4 heads of 8 + 8; a record of 2 (8 + 8) floats.
-  const Cost early = design->cost(3);
+  const sublayer::Cost early = design->cost(3);
   EXPECT_EQ(early.flops, 2 * (24 * 64 + 32 * 24) + 2 * 4 * 16 * 4);
   EXPECT_EQ(early.state_write_bytes, 128);
   EXPECT_EQ(early.state_read_bytes, 4 * 128);

@@ -5,8 +5,8 @@
 namespace heddle::mixers::full_attention {
 namespace {
 
-MixerCase make_case(const std::string& name, int64_t d_model, int64_t heads, int64_t kv_heads,
-                    int64_t head_dim) {
+sublayer::Case make_case(const std::string& name, int64_t d_model, int64_t heads, int64_t kv_heads,
+                         int64_t head_dim) {
   return {name,
           {{"d_model", d_model},
            {"heads", heads},
@@ -17,7 +17,7 @@ MixerCase make_case(const std::string& name, int64_t d_model, int64_t heads, int
 }
 
 // The shapes of real layers, for benches.
-void add_real(std::vector<MixerCase>& cases) {
+void add_real(std::vector<sublayer::Case>& cases) {
   cases.push_back(make_case("smollm2-135m", 576, 9, 3, 64));
   cases.push_back(make_case("qwen35-0.8b", 1024, 8, 2, 256));
   cases.back()
@@ -25,13 +25,13 @@ void add_real(std::vector<MixerCase>& cases) {
       .set("qk_norm", std::string("head"))
       .set("rope_rotary", int64_t{64});
   cases.push_back(make_case("marin-8b", 4096, 32, 8, 128));
-  for (MixerCase& c : cases) c.params.set("bench_only", true);
+  for (sublayer::Case& c : cases) c.params.set("bench_only", true);
 }
 
 }  // namespace
 
-std::vector<MixerCase> attention_cases(int64_t window) {
-  std::vector<MixerCase> cases;
+std::vector<sublayer::Case> attention_cases(int64_t window) {
+  std::vector<sublayer::Case> cases;
   if (window == 0) add_real(cases);
   if (window != 100) cases.push_back(make_case("gqa", 48, 6, 2, 16));
   if (window == 0) {
@@ -61,7 +61,7 @@ std::vector<MixerCase> attention_cases(int64_t window) {
         .set("rope_rotary", int64_t{window == 0 ? 6 : 0});
   }
   if (window > 0)
-    for (MixerCase& c : cases) {
+    for (sublayer::Case& c : cases) {
       c.params.set("window", window);
       c.name += "-w" + std::to_string(window);
     }

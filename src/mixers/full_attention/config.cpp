@@ -7,14 +7,14 @@ namespace {
 
 constexpr int64_t kMaxSize = int64_t{1} << 20;
 
-Result<int64_t> size(std::string_view kind, const Params& params, std::string_view name) {
+Result<int64_t> size(std::string_view kind, const sublayer::Params& params, std::string_view name) {
   HEDDLE_TRY(const int64_t value, params.integer(name));
   if (value < 1 || value > kMaxSize)
     return fail("{}: {} is {}, expected 1 to {}", kind, name, value, kMaxSize);
   return value;
 }
 
-Result<QkNorm> qk_norm(std::string_view kind, const Params& params) {
+Result<QkNorm> qk_norm(std::string_view kind, const sublayer::Params& params) {
   const std::string name = params.text_or("qk_norm", "none");
   if (name == "none") return QkNorm::none;
   if (name == "head") return QkNorm::head;
@@ -22,7 +22,7 @@ Result<QkNorm> qk_norm(std::string_view kind, const Params& params) {
   return fail("{}: qk_norm is {}, expected none, head or projection", kind, name);
 }
 
-void read_rope(const Params& params, AttentionConfig& c) {
+void read_rope(const sublayer::Params& params, AttentionConfig& c) {
   c.rope_freqs = params.flag_or("rope_freqs", false);
   ops::RopeSpec& rope = c.rope;
   rope.rotary = params.integer_or("rope_rotary", c.head_dim);
@@ -62,7 +62,8 @@ Status check(std::string_view kind, const AttentionConfig& c) {
 
 }  // namespace
 
-Result<AttentionConfig> read_config(std::string_view kind, const Params& params, bool windowed) {
+Result<AttentionConfig> read_config(std::string_view kind, const sublayer::Params& params,
+                                    bool windowed) {
   AttentionConfig c;
   HEDDLE_TRY(c.d_model, size(kind, params, "d_model"));
   HEDDLE_TRY(c.heads, size(kind, params, "heads"));

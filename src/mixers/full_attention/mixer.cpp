@@ -6,17 +6,17 @@ namespace {
 
 constexpr std::string_view kName = "full_attention";
 
-Result<std::unique_ptr<MixerDesign>> design(const Params& params) {
+Result<std::unique_ptr<sublayer::Design>> design(const sublayer::Params& params) {
   HEDDLE_TRY(const auto config, full_attention::read_config(kName, params, false));
   return full_attention::make_design(config);
 }
 
-std::vector<MixerCase> cases() { return full_attention::attention_cases(0); }
+std::vector<sublayer::Case> cases() { return full_attention::attention_cases(0); }
 
 }  // namespace
 
-const MixerKind& full_attention_kind() {
-  static const MixerKind kind{kName, design, cases};
+const sublayer::Kind& full_attention_kind() {
+  static const sublayer::Kind kind{kName, design, cases};
   return kind;
 }
 

@@ -9,6 +9,7 @@
 #include "backend/target.h"
 #include "mixers/gated_delta_net/mixer.h"
 #include "mixers/gated_delta_net/recurrence.h"
+#include "sublayer/kind_table.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::mixers::gated_delta_net {
@@ -402,9 +403,9 @@ Rows whole_mixer(const test::MixerRig& rig, const Sizes& s, const std::vector<in
 }
 
 TEST(GatedDeltaNet, TheWholeMixerFollowsItsEquations) {
-  const MixerKind& kind = **find_mixer("gated_delta_net");
+  const sublayer::Kind& kind = **sublayer::find_kind("gated_delta_net");
   const std::vector<int32_t> tokens = random_tokens(70, 14);
-  for (const MixerCase& mixer_case : kind.cases()) {
+  for (const sublayer::Case& mixer_case : kind.cases()) {
     if (*mixer_case.params.integer("d_model") > 100) continue;
     Sizes s = make_sizes(
         *mixer_case.params.integer("key_heads"), *mixer_case.params.integer("value_heads"),
@@ -421,8 +422,8 @@ TEST(GatedDeltaNet, TheWholeMixerFollowsItsEquations) {
 }
 
 TEST(GatedDeltaNet, RequantisedProjectionsKeepTheGatesApart) {
-  const MixerKind& kind = **find_mixer("gated_delta_net");
-  Params params = kind.cases()[0].params;
+  const sublayer::Kind& kind = **sublayer::find_kind("gated_delta_net");
+  sublayer::Params params = kind.cases()[0].params;
   params.set("d_model", int64_t{64});
   test::MixerRig rig(kind, {"quantised", params}, KernelSet::cpu, 1);
   const int64_t exact_bytes = rig.mixer->weight_bytes();
@@ -437,9 +438,9 @@ TEST(GatedDeltaNet, RequantisedProjectionsKeepTheGatesApart) {
 }
 
 TEST(GatedDeltaNet, SizesFromFilesAreRefusedWithTheReason) {
-  const MixerKind& kind = **find_mixer("gated_delta_net");
-  const auto reason = [&](const char* name, Params::Value value) {
-    Params params = kind.cases()[0].params;
+  const sublayer::Kind& kind = **sublayer::find_kind("gated_delta_net");
+  const auto reason = [&](const char* name, sublayer::Params::Value value) {
+    sublayer::Params params = kind.cases()[0].params;
     params.set(name, std::move(value));
     const auto design = kind.design(params);
     return design ? std::string() : design.error().message;

@@ -37,7 +37,7 @@ void project(backend::Context& ctx, const char* name, const float* x, int64_t to
   ctx.reference() ? ops::ref::matmul(ctx, args) : ops::cpu::matmul(ctx, args);
 }
 
-class GatedDeltaNet : public Mixer {
+class GatedDeltaNet : public sublayer::SubLayer {
  public:
   GatedDeltaNet(const Sizes& sizes, Weights weights)
       : sizes_(sizes), weights_(std::move(weights)) {}
@@ -88,7 +88,7 @@ class GatedDeltaNet : public Mixer {
   Weights weights_;
 };
 
-class Design : public MixerDesign {
+class Design : public sublayer::Design {
  public:
   explicit Design(const Sizes& sizes) : s_(sizes) {}
 
@@ -96,7 +96,7 @@ class Design : public MixerDesign {
     return {ops::causal_conv_part("conv", s_.channels(), s_.taps), delta_part(s_)};
   }
 
-  std::vector<WeightSpec> weights() const override {
+  std::vector<sublayer::WeightSpec> weights() const override {
     return {{"qkv_proj", {s_.channels(), s_.d_model}},   {"z_proj", {s_.value_width(), s_.d_model}},
             {"b_proj", {s_.value_heads, s_.d_model}},    {"a_proj", {s_.value_heads, s_.d_model}},
             {"conv", {s_.channels(), s_.taps}, false},   {"decay", {s_.value_heads}, false},
@@ -105,13 +105,13 @@ class Design : public MixerDesign {
   }
 
   // Records since the boundary are counted as position mod F; a fold is spread over its F tokens.
-  Cost cost(int64_t position) const override {
+  sublayer::Cost cost(int64_t position) const override {
     const auto records = static_cast<double>(position % kFold);
     const auto f = static_cast<double>(kFold);
     const auto kd = static_cast<double>(s_.key_dim), vd = static_cast<double>(s_.value_dim);
     const auto hk = static_cast<double>(s_.key_heads), hv = static_cast<double>(s_.value_heads);
     const auto weights = static_cast<double>((s_.projected() + s_.value_width()) * s_.d_model);
-    Cost cost;
+    sublayer::Cost cost;
     cost.flops = 2 * weights + 2 * static_cast<double>(s_.channels() * s_.taps) +
                  hv * (6 * kd * vd + 4 * records * vd) + hk * 4 * records * kd;
     cost.weight_bytes = 4 * weights;
@@ -124,8 +124,8 @@ class Design : public MixerDesign {
     return cost;
   }
 
-  Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
-                                      const ops::PackOptions& options) const override {
+  Result<std::unique_ptr<sublayer::SubLayer>> bind(ThreadPool& pool, sublayer::WeightSource& source,
+                                                   const ops::PackOptions& options) const override {
     Weights w;
     std::vector<ops::MatrixSource> in;
     for (const char* name : {"qkv_proj", "z_proj", "b_proj", "a_proj"}) {
@@ -158,7 +158,7 @@ class Design : public MixerDesign {
   Sizes s_;
 };
 
-Result<std::unique_ptr<MixerDesign>> make_design(const Params& params) {
+Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params) {
   Sizes s;
   const std::array<std::pair<const char*, int64_t*>, 6> fields = {{{"d_model", &s.d_model},
                                                                    {"key_heads", &s.key_heads},
@@ -217,9 +217,9 @@ backend::Work mix_work(const Sizes& s, const state::BatchView& batch) {
 
 }  // namespace gated_delta_net
 
-const MixerKind& gated_delta_net_kind() {
-  static const MixerKind kind{"gated_delta_net", gated_delta_net::make_design,
-                              gated_delta_net::cases};
+const sublayer::Kind& gated_delta_net_kind() {
+  static const sublayer::Kind kind{"gated_delta_net", gated_delta_net::make_design,
+                                   gated_delta_net::cases};
   return kind;
 }
 

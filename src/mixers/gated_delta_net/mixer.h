@@ -4,11 +4,11 @@
 
 #include "backend/profile.h"
 #include "mixers/gated_delta_net/kernels.h"
-#include "mixers/mixer.h"
+#include "sublayer/sublayer.h"
 
 namespace heddle::mixers::gated_delta_net {
 
-std::vector<MixerCase> cases();
+std::vector<sublayer::Case> cases();
 // The folded part of these sizes (kDeltaPart).
 state::StatePart delta_part(const Sizes& sizes);
 // What the kernels between the projections cannot do without for the batch.

@@ -3,7 +3,7 @@
 
 namespace heddle::mixers::short_conv {
 
-std::vector<MixerCase> cases() {
+std::vector<sublayer::Case> cases() {
   return {{"small", {{"d_model", int64_t{48}}, {"taps", int64_t{3}}}},
           {"odd", {{"d_model", int64_t{37}}, {"taps", int64_t{4}}}},
           {"two_taps", {{"d_model", int64_t{16}}, {"taps", int64_t{2}}}},

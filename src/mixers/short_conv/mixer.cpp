@@ -19,7 +19,7 @@ struct Weights {
   std::vector<float> conv;  // [taps, D]
 };
 
-class ShortConv : public Mixer {
+class ShortConv : public sublayer::SubLayer {
  public:
   ShortConv(int64_t d_model, int64_t taps, Weights weights)
       : d_model_(d_model), taps_(taps), weights_(std::move(weights)) {}
@@ -92,7 +92,7 @@ class ShortConv : public Mixer {
   Weights weights_;
 };
 
-class Design : public MixerDesign {
+class Design : public sublayer::Design {
  public:
   Design(int64_t d_model, int64_t taps) : d_model_(d_model), taps_(taps) {}
 
@@ -100,15 +100,15 @@ class Design : public MixerDesign {
     return {ops::causal_conv_part("conv", d_model_, taps_)};
   }
 
-  std::vector<WeightSpec> weights() const override {
+  std::vector<sublayer::WeightSpec> weights() const override {
     return {{"in_proj", {3 * d_model_, d_model_}},
             {"conv", {d_model_, taps_}, false},
             {"out_proj", {d_model_, d_model_}}};
   }
 
-  Cost cost(int64_t) const override {
+  sublayer::Cost cost(int64_t) const override {
     const auto d = static_cast<double>(d_model_), w = static_cast<double>(taps_);
-    Cost cost;
+    sublayer::Cost cost;
     cost.flops = 8 * d * d + 2 * w * d + 2 * d;
     cost.weight_bytes = 16 * d * d;
     cost.state_read_bytes = 4 * (w - 1) * d;
@@ -116,8 +116,8 @@ class Design : public MixerDesign {
     return cost;
   }
 
-  Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
-                                      const ops::PackOptions& options) const override {
+  Result<std::unique_ptr<sublayer::SubLayer>> bind(ThreadPool& pool, sublayer::WeightSource& source,
+                                                   const ops::PackOptions& options) const override {
     Weights w;
     HEDDLE_TRY(ops::MatrixSource in, source.matrix("in_proj"));
     HEDDLE_TRY(w.in, ops::pack(pool, std::span(&in, 1), options));
@@ -133,7 +133,7 @@ class Design : public MixerDesign {
   int64_t taps_;
 };
 
-Result<std::unique_ptr<MixerDesign>> make_design(const Params& params) {
+Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params) {
   HEDDLE_TRY(const int64_t d_model, params.integer("d_model"));
   HEDDLE_TRY(const int64_t taps, params.integer("taps"));
   if (d_model < 1 || d_model > (int64_t{1} << 20))
@@ -146,8 +146,8 @@ Result<std::unique_ptr<MixerDesign>> make_design(const Params& params) {
 }  // namespace
 }  // namespace short_conv
 
-const MixerKind& short_conv_kind() {
-  static const MixerKind kind{"short_conv", short_conv::make_design, short_conv::cases};
+const sublayer::Kind& short_conv_kind() {
+  static const sublayer::Kind kind{"short_conv", short_conv::make_design, short_conv::cases};
   return kind;
 }
 

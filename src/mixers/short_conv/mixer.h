@@ -2,8 +2,8 @@
 // Internal to this folder: what mixer.cpp and cases.cpp share.
 #include <vector>
 
-#include "mixers/mixer.h"
+#include "sublayer/sublayer.h"
 
 namespace heddle::mixers::short_conv {
-std::vector<MixerCase> cases();
+std::vector<sublayer::Case> cases();
 }

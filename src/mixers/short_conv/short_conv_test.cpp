@@ -5,6 +5,7 @@
 #include <string>
 
 #include "ops/conv/causal_conv.h"
+#include "sublayer/kind_table.h"
 #include "test/support/mixer_rig.h"
 
 namespace heddle::mixers::short_conv {
@@ -61,9 +62,9 @@ double distance(const Rows& a, const Rows& b) {
 }
 
 TEST(ShortConv, FollowsItsEquationsInAnyChunks) {
-  const MixerKind& kind = **find_mixer("short_conv");
+  const sublayer::Kind& kind = **sublayer::find_kind("short_conv");
   const std::vector<int32_t> tokens = test::random_tokens(40, 1);
-  for (const MixerCase& mixer_case : kind.cases()) {
+  for (const sublayer::Case& mixer_case : kind.cases()) {
     if (*mixer_case.params.integer("d_model") > 100) continue;
     const auto taps = static_cast<size_t>(*mixer_case.params.integer("taps"));
     for (const KernelSet kernels : {KernelSet::reference, KernelSet::cpu}) {
@@ -82,7 +83,7 @@ TEST(ShortConv, FollowsItsEquationsInAnyChunks) {
 }
 
 TEST(ShortConv, KeepsTheLastInputsOnly) {
-  const MixerKind& kind = **find_mixer("short_conv");
+  const sublayer::Kind& kind = **sublayer::find_kind("short_conv");
   const auto design = kind.design({{"d_model", int64_t{48}}, {"taps", int64_t{3}}});
   ASSERT_TRUE(design.has_value());
   const std::vector<state::StatePart> parts = (*design)->state_parts();
@@ -94,7 +95,7 @@ TEST(ShortConv, KeepsTheLastInputsOnly) {
 }
 
 TEST(ShortConv, SizesFromFilesAreRefusedWithTheReason) {
-  const MixerKind& kind = **find_mixer("short_conv");
+  const sublayer::Kind& kind = **sublayer::find_kind("short_conv");
   const auto reason = [&](int64_t d_model, int64_t taps) {
     const auto design = kind.design({{"d_model", d_model}, {"taps", taps}});
     return design ? std::string() : design.error().message;

@@ -6,22 +6,22 @@ namespace {
 
 constexpr std::string_view kName = "sliding_window";
 
-Result<std::unique_ptr<MixerDesign>> design(const Params& params) {
+Result<std::unique_ptr<sublayer::Design>> design(const sublayer::Params& params) {
   HEDDLE_TRY(const auto config, full_attention::read_config(kName, params, true));
   return full_attention::make_design(config);
 }
 
-std::vector<MixerCase> cases() {
-  std::vector<MixerCase> all;
+std::vector<sublayer::Case> cases() {
+  std::vector<sublayer::Case> all;
   for (const int64_t window : {17, 100})  // inside a page, across two pages
-    for (MixerCase& c : full_attention::attention_cases(window)) all.push_back(std::move(c));
+    for (sublayer::Case& c : full_attention::attention_cases(window)) all.push_back(std::move(c));
   return all;
 }
 
 }  // namespace
 
-const MixerKind& sliding_window_kind() {
-  static const MixerKind kind{kName, design, cases};
+const sublayer::Kind& sliding_window_kind() {
+  static const sublayer::Kind kind{kName, design, cases};
   return kind;
 }
 

@@ -37,7 +37,7 @@ constexpr WeightName kLayerWeights[] = {
 LayerSpec conv_layer(const ModelSpec& spec, int64_t taps) {
   LayerSpec layer;
   layer.mixer = "short_conv";
-  layer.params = mixers::Params({{"d_model", spec.d_model}, {"taps", taps}});
+  layer.params = sublayer::Params({{"d_model", spec.d_model}, {"taps", taps}});
   return layer;
 }
 

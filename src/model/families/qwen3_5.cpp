@@ -54,7 +54,7 @@ struct DeltaShape {
 LayerSpec delta_layer(const ModelSpec& spec, const DeltaShape& shape) {
   LayerSpec layer;
   layer.mixer = "gated_delta_net";
-  layer.params = mixers::Params({
+  layer.params = sublayer::Params({
       {"d_model", spec.d_model},
       {"key_heads", shape.key_heads},
       {"value_heads", shape.value_heads},

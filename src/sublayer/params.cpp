@@ -1,6 +1,6 @@
-#include "mixers/params.h"
+#include "sublayer/params.h"
 
-namespace heddle::mixers {
+namespace heddle::sublayer {
 namespace {
 
 template <class T>
@@ -13,13 +13,13 @@ const T* find(const Params& params, std::string_view name) {
 
 Result<int64_t> Params::integer(std::string_view name) const {
   if (const auto* value = find<int64_t>(*this, name)) return *value;
-  return fail("mixer parameter {}: an integer is expected", name);
+  return fail("parameter {}: an integer is expected", name);
 }
 
 Result<double> Params::number(std::string_view name) const {
   if (const auto* value = find<double>(*this, name)) return *value;
   if (const auto* value = find<int64_t>(*this, name)) return static_cast<double>(*value);
-  return fail("mixer parameter {}: a number is expected", name);
+  return fail("parameter {}: a number is expected", name);
 }
 
 int64_t Params::integer_or(std::string_view name, int64_t fallback) const {
@@ -42,4 +42,4 @@ std::string Params::text_or(std::string_view name, std::string_view fallback) co
   return std::string(value == nullptr ? fallback : *value);
 }
 
-}  // namespace heddle::mixers
+}  // namespace heddle::sublayer

@@ -1,6 +1,6 @@
 #pragma once
-// The numbers that a model family hands to a mixer: a small ordered map from name to int, double,
-// bool or string.
+// The numbers that a model family hands to a sub-layer: a small ordered map from name to int,
+// double, bool or string.
 #include <cstdint>
 #include <map>
 #include <string>
@@ -9,7 +9,7 @@
 
 #include "base/result.h"
 
-namespace heddle::mixers {
+namespace heddle::sublayer {
 
 class Params {
  public:
@@ -34,4 +34,4 @@ class Params {
   std::map<std::string, Value, std::less<>> values_;
 };
 
-}  // namespace heddle::mixers
+}  // namespace heddle::sublayer

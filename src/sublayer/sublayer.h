@@ -1,7 +1,7 @@
 #pragma once
-// A mixer is the whole token-mixing sub-layer x -> y: projections, convolution, gates, norms,
-// sequence kernel, output projection. Kind (a name and a factory) -> design (sizes, no weights:
-// what loader, planner and simulator need) -> mixer.
+// A sub-layer x -> y: a mixer (projections, convolution, gates, norms, sequence kernel, output
+// projection) or a feed-forward, which is one without state parts. Kind (a name and a factory) ->
+// design (sizes, no weights: what loader, planner and simulator need) -> sub-layer.
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,15 +11,15 @@
 
 #include "backend/context.h"
 #include "base/result.h"
-#include "mixers/params.h"
 #include "ops/elementwise/rope.h"
 #include "ops/matmul/matmul.h"
 #include "state/batch.h"
 #include "state/state_part.h"
+#include "sublayer/params.h"
 
-namespace heddle::mixers {
+namespace heddle::sublayer {
 
-// A weight under the mixer's own name ("q_proj"); families map it to the names of files.
+// A weight under the sub-layer's own name ("q_proj"); families map it to the names of files.
 struct WeightSpec {
   std::string name;
   std::vector<int64_t>
@@ -27,7 +27,7 @@ struct WeightSpec {
   bool matrix = true;  // false: read as float32 values
 };
 
-// Where a mixer's weights come from. Shapes have been checked against the WeightSpec.
+// Where a sub-layer's weights come from. Shapes have been checked against the WeightSpec.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -46,9 +46,9 @@ struct Cost {
   double state_write_bytes = 0;
 };
 
-class Mixer {
+class SubLayer {
  public:
-  virtual ~Mixer() = default;
+  virtual ~SubLayer() = default;
   // x [T, D] float32, already normalised; y [T, D] overwritten. Writes the records of every row,
   // folds what the committed rows complete (PartView::next_summary). A row depends on its
   // sequence's earlier records and ancestors only.
@@ -60,32 +60,28 @@ class Mixer {
   virtual int64_t weight_bytes() const = 0;  // memory held
 };
 
-class MixerDesign {
+class Design {
  public:
-  virtual ~MixerDesign() = default;
+  virtual ~Design() = default;
   virtual std::vector<state::StatePart> state_parts() const = 0;
   virtual std::vector<WeightSpec> weights() const = 0;
   virtual Cost cost(int64_t position) const = 0;
-  virtual Result<std::unique_ptr<Mixer>> bind(ThreadPool& pool, WeightSource& source,
-                                              const ops::PackOptions& options) const = 0;
+  virtual Result<std::unique_ptr<SubLayer>> bind(ThreadPool& pool, WeightSource& source,
+                                                 const ops::PackOptions& options) const = 0;
 };
 
 // A size that contract tests, goldens and benches run.
-struct MixerCase {
+struct Case {
   std::string name;
   Params params;
 };
 
-// kv_dtype ("bf16" or "f32") is a parameter that the engine sets on every mixer; those without K/V
-// ignore it.
-struct MixerKind {
+// kv_dtype ("bf16" or "f32") is a parameter that the engine sets on every sub-layer; those without
+// K/V ignore it.
+struct Kind {
   std::string_view name;
-  Result<std::unique_ptr<MixerDesign>> (*design)(const Params& params);
-  std::vector<MixerCase> (*cases)();
+  Result<std::unique_ptr<Design>> (*design)(const Params& params);
+  std::vector<Case> (*cases)();
 };
 
-// Generated: one entry per folder of src/mixers.
-std::span<const MixerKind* const> mixer_table();
-Result<const MixerKind*> find_mixer(std::string_view name);
-
-}  // namespace heddle::mixers
+}  // namespace heddle::sublayer
