@@ -1,20 +1,27 @@
 #pragma once
-// Scratch memory of one step: a bump allocator whose blocks are kept between steps. Owned by one
+// Scratch memory of one step: a bump allocator whose chunks are kept between steps. Owned by one
 // thread.
+//
+// Growing may fail in the depth of a mixer: it throws OutOfMemory, and whoever runs the step gives
+// it up. Nothing of it was committed.
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "backend/memory.h"
+#include "base/out_of_memory.h"
 
 namespace heddle::backend {
 
 class Arena {
  public:
-  Arena() = default;
-  ~Arena();
+  // `memory` must outlive it.
+  explicit Arena(Memory& memory = host_memory()) : memory_(memory) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
   // `count` values of T, 64-byte aligned, uninitialised, valid until the enclosing ArenaScope ends.
+  // Throws OutOfMemory.
   template <class T>
   T* allocate(int64_t count) {
     return static_cast<T*>(allocate_bytes(count * static_cast<int64_t>(sizeof(T))));
@@ -24,11 +31,8 @@ class Arena {
 
  private:
   friend class ArenaScope;
-  struct Chunk {
-    std::byte* data = nullptr;
-    int64_t size = 0;
-  };
-  std::vector<Chunk> chunks_;
+  Memory& memory_;
+  std::vector<Mapping> chunks_;
   size_t chunk_ = 0;    // chunk in use
   int64_t offset_ = 0;  // first free byte in it
 };

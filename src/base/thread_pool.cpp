@@ -6,15 +6,18 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <fstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #include "base/check.h"
+#include "base/out_of_memory.h"
 
 namespace heddle {
 namespace {
@@ -71,11 +74,21 @@ struct ThreadPool::Impl {
   std::chrono::microseconds spin{0};
   std::vector<Claim> claims;  // by thread; the first is the caller's own and not used
   std::vector<std::thread> workers;
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;  // of the part that failed first
 
   uint32_t start() {
     const uint32_t now = generation.fetch_add(1, std::memory_order_release) + 1;
     generation.notify_all();
     return now;
+  }
+
+  void call(int thread) noexcept {
+    try {
+      fn(ctx, thread);
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
   }
 
   // Runs the part of `thread` in loop `now`, unless somebody has taken it. A thread that comes late
@@ -85,8 +98,14 @@ struct ThreadPool::Impl {
     if (!claims[static_cast<size_t>(thread)].generation.compare_exchange_strong(
             expected, now, std::memory_order_acq_rel))
       return;
-    fn(ctx, thread);
+    call(thread);
     if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1) pending.notify_one();
+  }
+
+  void end() {
+    stop.store(true, std::memory_order_relaxed);
+    start();
+    for (auto& worker : workers) worker.join();
   }
 
   void work(int thread) {
@@ -105,15 +124,17 @@ ThreadPool::ThreadPool(int threads) : threads_(threads), impl_(std::make_unique<
   // With more threads than CPUs a spinning thread keeps the one it waits for from running.
   impl_->spin = std::chrono::microseconds(threads <= available_cpus() ? 100 : 0);
   impl_->claims = std::vector<Impl::Claim>(static_cast<size_t>(threads));
-  for (int t = 1; t < threads; ++t)
-    impl_->workers.emplace_back([impl = impl_.get(), t] { impl->work(t); });
+  impl_->workers.reserve(static_cast<size_t>(threads));
+  try {
+    for (int t = 1; t < threads; ++t)
+      impl_->workers.push_back(start_thread("kernels", [impl = impl_.get(), t] { impl->work(t); }));
+  } catch (...) {
+    impl_->end();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  impl_->stop.store(true, std::memory_order_relaxed);
-  impl_->start();
-  for (auto& worker : impl_->workers) worker.join();
-}
+ThreadPool::~ThreadPool() { impl_->end(); }
 
 void ThreadPool::run_raw(void (*fn)(void*, int), void* ctx) {
   if (threads_ == 1) return fn(ctx, 0);
@@ -121,9 +142,12 @@ void ThreadPool::run_raw(void (*fn)(void*, int), void* ctx) {
   impl_->ctx = ctx;
   impl_->pending.store(static_cast<uint32_t>(threads_ - 1), std::memory_order_relaxed);
   const uint32_t now = impl_->start();
-  fn(ctx, 0);
+  impl_->call(0);
   for (int t = 1; t < threads_; ++t) impl_->run_part(now, t);
   wait_until(impl_->pending, impl_->spin, [](uint32_t left) { return left == 0; });
+  if (!impl_->failed.load(std::memory_order_relaxed)) return;
+  impl_->failed.store(false, std::memory_order_relaxed);
+  std::rethrow_exception(std::exchange(impl_->failure, nullptr));
 }
 
 namespace {

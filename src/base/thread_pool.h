@@ -12,7 +12,7 @@ namespace heddle {
 
 class ThreadPool {
  public:
-  // threads >= 1, the calling thread included.
+  // threads >= 1, the calling thread included. Throws OutOfMemory where the system refuses one.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -22,7 +22,8 @@ class ThreadPool {
 
   // Calls fn(thread) once for every 0 <= thread < threads(), each on its thread or, where that one
   // has not begun in time, on the calling one, and returns when all are done.
-  // Not reentrant; one caller at a time.
+  // Not reentrant; one caller at a time. An exception of one part (memory ran out) comes back to
+  // the caller when all parts have ended.
   template <class F>
   void run(F&& fn) {
     using Fn = std::remove_reference_t<F>;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -93,6 +94,26 @@ TEST(ThreadPool, ShortLoopsDoNotWaitForSleepingThreads) {
 }
 
 }  // namespace
+TEST(ThreadPool, MemoryThatRunsOutInOnePartComesBackToTheCaller) {
+  for (const int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (int failing = 0; failing < threads; ++failing) {
+      std::atomic<int> ended{0};
+      const auto run = [&](int fails) {
+        pool.run([&](int thread) {
+          if (thread == fails) throw std::bad_alloc();
+          ++ended;
+        });
+      };
+      EXPECT_THROW(run(failing), std::bad_alloc);
+      EXPECT_EQ(ended, threads - 1) << "the other parts end first";
+      ended = 0;
+      run(-1);
+      EXPECT_EQ(ended, threads) << "and the next loop is in order";
+    }
+  }
+}
+
 // A row's bits may not depend on who computes it.
 TEST(ThreadPool, DenormalsAreZeroOnEveryThread) {
   const volatile float small = 1e-30f;

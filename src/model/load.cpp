@@ -88,7 +88,7 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   HEDDLE_TRY(model->design_, make_design(spec, kv_dtype_of(options)));
   // First, while nothing is resident: it looks at pages all over the file.
   const Hash128 base = weights.hash();
-  model->memory_ = std::make_unique<ops::PackMemory>();
+  model->memory_ = std::make_unique<backend::WeightMemory>();
   const ops::PackOptions pack{options.full_precision, options.quantize, model->memory_.get()};
   Ropes ropes;
   const int64_t width = spec.d_model;

@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "backend/context.h"
+#include "backend/weight_memory.h"
 #include "base/hash.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "model/files/checkpoint.h"
 #include "model/spec.h"
 #include "ops/matmul/matmul.h"
-#include "ops/matmul/pack_memory.h"
 #include "state/batch.h"
 #include "state/sequence_state.h"
 #include "state/snapshot_file.h"
@@ -114,7 +114,7 @@ class Model {
   ModelSpec spec_;
   ModelDesign design_;
   Hash128 hash_;
-  std::unique_ptr<ops::PackMemory> memory_;  // of the matrices below
+  std::unique_ptr<backend::WeightMemory> memory_;  // of the matrices below
   bool quantized_ = false;
   ops::PackedMatrix embed_;  // [V, D]
   ops::PackedMatrix head_;   // [V, D]; empty when tied

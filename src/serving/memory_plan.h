@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "base/memory.h"
+#include "base/machine_memory.h"
 #include "engine/engine.h"
 #include "model/files/checkpoint.h"
 #include "model/model.h"

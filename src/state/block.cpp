@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "base/check.h"
-#include "base/huge_pages.h"
 #include "base/round_up.h"
 #ifdef HEDDLE_ASAN
 #include <sanitizer/asan_interface.h>
@@ -35,36 +33,59 @@ void close_to_use(void*, int64_t) {}
 
 // Huge pages that blocks of so many bytes fill to 7/8 or more.
 int64_t slab_bytes(int64_t stride) {
-  int64_t bytes = kHugePage;
+  int64_t bytes = backend::kHugePage;
   while (bytes < kLargestSlab && bytes / stride * stride < bytes / 8 * 7) bytes *= 2;
-  return std::max(bytes, round_up(stride, kHugePage));
+  return std::max(bytes, round_up(stride, backend::kHugePage));
 }
 
 }  // namespace
 
+// Memory of several blocks of one size, and the blocks.
+struct Slab {
+  ~Slab() { open_to_use(memory.data(), memory.bytes()); }
+  BlockPool::Shelf* shelf = nullptr;
+  backend::Mapping memory;
+  std::vector<Block> blocks;
+  int64_t used = 0;  // blocks in use
+};
+
+BlockPool::BlockPool(backend::Memory& memory) : memory_(memory) {}
+
 BlockPool::~BlockPool() {
   HEDDLE_CHECK(blocks_ == 0, "{} blocks ({} bytes) outlive their pool", blocks_, live_bytes());
-  trim();
 }
 
-void BlockPool::add_slab(int64_t bytes) {
+Status BlockPool::add_slab(Shelf& shelf, int64_t bytes) {
   const int64_t stride = round_up(bytes, kAlignment) + kGap;
-  const int64_t size = slab_bytes(stride);
-  std::byte* data = map_huge(size);
-  HEDDLE_CHECK(data != nullptr, "no memory for blocks of {} bytes", bytes);
-  close_to_use(data, size);
-  auto* slab = new Slab{data, size, 0};
-  for (int64_t i = size / stride - 1; i >= 0; --i)
-    free_[bytes].push_back(new Block{data + i * stride, bytes, 0, Growth{}, false, this, slab});
-  free_bytes_ += size / stride * bytes;
+  HEDDLE_TRY(backend::Mapping memory,
+             backend::Mapping::of(memory_, slab_bytes(stride), "pages and summaries"));
+  const int64_t count = memory.bytes() / stride;
+  auto slab = std::make_unique<Slab>();
+  slab->shelf = &shelf;
+  slab->memory = std::move(memory);
+  slab->blocks.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    slab->blocks.push_back(
+        {slab->memory.data() + i * stride, bytes, 0, Growth{}, false, this, slab.get(), nullptr});
+  shelf.slabs.push_back(std::move(slab));
+  Slab& added = *shelf.slabs.back();  // nothing fails from here on
+  close_to_use(added.memory.data(), added.memory.bytes());
+  for (auto block = added.blocks.rbegin(); block != added.blocks.rend(); ++block) {
+    block->next_free = shelf.free;
+    shelf.free = &*block;
+  }
+  free_bytes_ += count * bytes;
+  return {};
 }
 
 BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
   HEDDLE_CHECK(bytes > 0, "a block of {} bytes", bytes);
-  auto& ready = free_[bytes];
-  if (ready.empty()) add_slab(bytes);
-  Block* block = ready.back();
-  ready.pop_back();
+  Shelf& shelf = shelves_[bytes];
+  if (shelf.free == nullptr) {
+    const Status added = add_slab(shelf, bytes);
+    HEDDLE_CHECK(added.has_value(), "{}", added.error().message);
+  }
+  Block* block = std::exchange(shelf.free, shelf.free->next_free);
   free_bytes_ -= bytes;
   block->growth = growth;
   block->packed = false;
@@ -90,26 +111,22 @@ void BlockPool::release(Block* block) {
   --blocks_;
   --block->slab->used;
   close_to_use(block->data, block->bytes);
-  free_[block->bytes].push_back(block);
+  block->next_free = std::exchange(block->slab->shelf->free, block);
   free_bytes_ += block->bytes;
 }
 
 void BlockPool::trim() {
-  std::set<Slab*> unused;
-  for (auto& [bytes, blocks] : free_) {
-    const auto first = std::partition(blocks.begin(), blocks.end(),
-                                      [](const Block* block) { return block->slab->used > 0; });
-    for (auto it = first; it != blocks.end(); ++it) {
-      unused.insert((*it)->slab);
-      free_bytes_ -= bytes;
-      delete *it;
+  for (auto& [bytes, shelf] : shelves_) {
+    for (Block** link = &shelf.free; *link != nullptr;) {
+      Block* block = *link;
+      if (block->slab->used > 0) {
+        link = &block->next_free;
+      } else {
+        *link = block->next_free;
+        free_bytes_ -= bytes;
+      }
     }
-    blocks.erase(first, blocks.end());
-  }
-  for (Slab* slab : unused) {
-    open_to_use(slab->data, slab->bytes);
-    unmap_huge(slab->data, slab->bytes);
-    delete slab;
+    std::erase_if(shelf.slabs, [](const auto& slab) { return slab->used == 0; });
   }
 }
 

@@ -1,26 +1,24 @@
 #pragma once
 // Reference-counted memory blocks: pages and summaries. A block with more than one reference is
 // immutable. Blocks belong to the engine's thread (no atomics); freed blocks are recycled by size.
-// Their memory comes in huge pages: at a depth of some thousand tokens decode reads little else.
+// Their memory comes in slabs of huge pages: at a depth of some thousand tokens decode reads little
+// else. Giving a block back takes no memory, so references may go whenever memory is short.
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "backend/memory.h"
 #include "state/state_part.h"
 
 namespace heddle::state {
 
 class BlockPool;
 
-// Memory of several blocks of one size.
-struct Slab {
-  std::byte* data;
-  int64_t bytes;
-  int64_t used;  // blocks in use
-};
+struct Slab;
 
 struct Block {
   std::byte* data;
@@ -30,6 +28,7 @@ struct Block {
   bool packed;  // a page in the form of its part's codec
   BlockPool* pool;
   Slab* slab;
+  Block* next_free;  // of its size
 };
 
 // A counted reference; copying shares, the last one returns the block to its pool.
@@ -61,7 +60,8 @@ class BlockRef {
 
 class BlockPool {
  public:
-  BlockPool() = default;
+  // `memory` must outlive it.
+  explicit BlockPool(backend::Memory& memory = backend::host_memory());
   ~BlockPool();
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
@@ -83,9 +83,16 @@ class BlockPool {
 
  private:
   friend class BlockRef;
+  friend struct Slab;
+  // Blocks of one size.
+  struct Shelf {
+    Block* free = nullptr;  // the one that was given back last
+    std::vector<std::unique_ptr<Slab>> slabs;
+  };
   void release(Block* block);
-  void add_slab(int64_t bytes);
-  std::unordered_map<int64_t, std::vector<Block*>> free_;  // by size; the last one is next
+  Status add_slab(Shelf& shelf, int64_t bytes);
+  backend::Memory& memory_;
+  std::unordered_map<int64_t, Shelf> shelves_;  // by size
   std::array<int64_t, kGrowthClasses> live_{};
   int64_t blocks_ = 0;
   int64_t free_bytes_ = 0;

@@ -11,9 +11,11 @@
 #include "base/dtype.h"
 #include "base/result.h"
 
-namespace heddle::ops {
+namespace heddle::backend {
+class WeightMemory;
+}
 
-class PackMemory;
+namespace heddle::ops {
 
 // A weight matrix as a file stores it: `rows` rows of `cols` values, each row contiguous.
 struct MatrixSource {
@@ -32,8 +34,8 @@ struct PackOptions {
   bool full_precision = false;
   // Requantise f32/f16/bf16 sources whose cols are a multiple of 32 on load (q8_0 or q4_0).
   DType quantize = DType::f32;  // f32: leave as stored
-  PackMemory* memory =
-      nullptr;  // where weights lie, longer than they; nullptr: memory of their own
+  // Where weights lie, longer than they; nullptr: memory of their own.
+  backend::WeightMemory* memory = nullptr;
 };
 
 // Weights in the layout of the kernels, owned. Several sources of equal cols are stacked by rows (a

@@ -94,7 +94,7 @@ struct PackedMatrix::Impl {
     Free() : owned(true) {}
     explicit Free(bool own) : owned(own) {}
     void operator()(std::byte* data) const;
-    bool owned;  // else part of a PackMemory
+    bool owned;  // else part of a WeightMemory
   };
   int64_t rows = 0;
   int64_t cols = 0;

@@ -5,10 +5,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "backend/weight_memory.h"
 #include "base/check.h"
 #include "base/round_up.h"
 #include "ops/matmul/matmul_layout.h"
-#include "ops/matmul/pack_memory.h"
 #include "ops/matmul/quant.h"
 
 namespace heddle::ops {
@@ -336,6 +336,19 @@ int64_t PackedMatrix::rows() const { return impl_->rows; }
 int64_t PackedMatrix::cols() const { return impl_->cols; }
 int64_t PackedMatrix::bytes() const { return impl_->bytes; }
 
+static Result<std::byte*> allocate(const PackedMatrix::Impl& matrix,
+                                   backend::WeightMemory* memory) {
+  if (memory == nullptr) {
+    void* own = std::aligned_alloc(64, static_cast<size_t>(round_up(matrix.bytes, 64)));
+    if (own == nullptr) return fail("out of memory for a matrix of {} bytes", matrix.bytes);
+    return static_cast<std::byte*>(own);
+  }
+  auto piece = memory->allocate(matrix.bytes);
+  if (!piece)
+    return fail("a matrix of {} x {}: {}", matrix.rows, matrix.cols, piece.error().message);
+  return piece;
+}
+
 Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> sources,
                           const PackOptions& options) {
   HEDDLE_TRY_STATUS(check_sources(sources, options));
@@ -355,12 +368,8 @@ Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> source
     impl.sections.push_back(s);
     jobs.push_back({&source, s});
   }
-  void* memory = options.memory != nullptr
-                     ? options.memory->allocate(impl.bytes)
-                     : std::aligned_alloc(64, static_cast<size_t>(round_up(impl.bytes, 64)));
-  if (!memory) return fail("pack: no memory for a matrix of {} bytes", impl.bytes);
-  impl.data = {static_cast<std::byte*>(memory),
-               PackedMatrix::Impl::Free{options.memory == nullptr}};
+  HEDDLE_TRY(std::byte * memory, allocate(impl, options.memory));
+  impl.data = {memory, PackedMatrix::Impl::Free{options.memory == nullptr}};
   for (const Job& job : jobs) {
     pool.parallel_for(job.section.tiles, 1, [&](int64_t begin, int64_t end, int) {
       std::vector<std::byte> converted;

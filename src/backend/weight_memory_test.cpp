@@ -1,4 +1,4 @@
-#include "ops/matmul/pack_memory.h"
+#include "backend/weight_memory.h"
 
 #include <gtest/gtest.h>
 
@@ -6,17 +6,18 @@
 #include <cstring>
 #include <vector>
 
-namespace heddle::ops {
+namespace heddle::backend {
 namespace {
 
-TEST(PackMemory, PiecesAreAlignedApartAndZero) {
-  PackMemory memory;
+TEST(WeightMemory, PiecesAreAlignedApartAndZero) {
+  WeightMemory memory;
   const int64_t sizes[] = {1, 63, 64, 65, 4096, int64_t{70} << 20, 100, int64_t{3} << 20};
   std::vector<std::pair<std::byte*, int64_t>> pieces;
   int64_t asked = 0;
   for (const int64_t size : sizes) {
-    std::byte* data = memory.allocate(size);
-    ASSERT_NE(data, nullptr);
+    const auto piece = memory.allocate(size);
+    ASSERT_TRUE(piece) << piece.error().message;
+    std::byte* data = *piece;
     EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % 64, 0u);
     EXPECT_EQ(data[0], std::byte{0});
     EXPECT_EQ(data[size - 1], std::byte{0});
@@ -35,4 +36,4 @@ TEST(PackMemory, PiecesAreAlignedApartAndZero) {
 }
 
 }  // namespace
-}  // namespace heddle::ops
+}  // namespace heddle::backend

@@ -1,0 +1,32 @@
+#include "backend/weight_memory.h"
+
+#include <algorithm>
+
+#include "base/round_up.h"
+
+namespace heddle::backend {
+namespace {
+
+// Address space of a chunk. What is not used is not touched, and so takes no memory but the rest of
+// the last huge page.
+constexpr int64_t kChunk = int64_t{64} << 20;
+
+}  // namespace
+
+Result<std::byte*> WeightMemory::allocate(int64_t bytes) {
+  bytes = round_up(std::max<int64_t>(bytes, 1), 64);
+  auto chunk = std::find_if(chunks_.begin(), chunks_.end(), [bytes](const Chunk& candidate) {
+    return candidate.mapping.bytes() - candidate.used >= bytes;
+  });
+  if (chunk == chunks_.end()) {
+    HEDDLE_TRY(Mapping mapping, Mapping::of(memory_, std::max(kChunk, bytes), "weights"));
+    chunks_.push_back({std::move(mapping), 0});
+    chunk = chunks_.end() - 1;
+  }
+  std::byte* result = chunk->mapping.data() + chunk->used;
+  chunk->used += bytes;
+  used_ += bytes;
+  return result;
+}
+
+}  // namespace heddle::backend
