@@ -2,6 +2,7 @@
 #include <atomic>
 #include <csignal>
 
+#include "base/out_of_memory.h"
 #include "cli/common.h"
 #include "cli/common_line_editor.h"
 #include "serving/conversation.h"
@@ -149,7 +150,8 @@ class Chat {
   }
 
   bool load(const std::string& path) {
-    const auto covered = conversation_.load(path);
+    const auto covered =
+        within_memory("a conversation was loaded", [&] { return conversation_.load(path); });
     if (!covered) return refuse(covered.error().message);
     const auto& messages = conversation_.messages();
     fmt::print("loaded {} messages and the state after {} tokens from {}\n", messages.size(),
@@ -163,7 +165,9 @@ class Chat {
   }
 
   void save(const std::string& path) {
-    if (const auto covered = conversation_.save(path); !covered) {
+    const auto covered =
+        within_memory("a conversation was saved", [&] { return conversation_.save(path); });
+    if (!covered) {
       refuse(covered.error().message);
     } else {
       fmt::print("saved {} messages and the state after {} tokens to {}\n",

@@ -1,4 +1,6 @@
 // heddle: one binary, one file per subcommand.
+#include "base/memory_reserve.h"
+#include "base/out_of_memory.h"
 #include "cli/common.h"
 
 int main(int argc, char** argv) {
@@ -9,6 +11,11 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "heddle " HEDDLE_VERSION);
   app.get_formatter()->column_width(34);
   for (const heddle::cli::AddSubcommand add : heddle::cli::subcommand_table()) add(app);
-  CLI11_PARSE(app, argc, argv);
+  heddle::keep_memory_back();
+  try {
+    CLI11_PARSE(app, argc, argv);
+  } catch (const std::bad_alloc& error) {
+    return heddle::cli::report(heddle::memory_error(error, "the command ran"));
+  }
   return 0;
 }

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/out_of_memory.h"
 #include "cli/common.h"
 #include "cli/serve_options.h"
 #include "server/http_server.h"
@@ -109,19 +110,25 @@ void stop_on_signal(const sigset_t& signals, server::HttpServer& server, Log& lo
                     double drain_seconds) {
   int received = 0;
   sigwait(&signals, &received);
-  log.say(fmt::format("{}: finishing running answers (up to {} s; a second signal ends at once)",
-                      received == SIGTERM ? "SIGTERM" : "SIGINT", drain_seconds));
   std::atomic<bool> stopped{false};
-  std::thread stopper([&] {
+  const auto stop = [&] {
     server.stop(std::chrono::milliseconds(static_cast<int64_t>(drain_seconds * 1e3)));
     stopped.store(true);
-  });
+  };
+  std::thread stopper;
+  try {
+    log.say(fmt::format("{}: finishing running answers (up to {} s; a second signal ends at once)",
+                        received == SIGTERM ? "SIGTERM" : "SIGINT", drain_seconds));
+    stopper = start_thread("stopping", stop);
+  } catch (const std::bad_alloc&) {  // then without a second signal
+    stop();
+  }
   while (!stopped.load()) {
     const timespec wait{0, 50'000'000};
     const int second = sigtimedwait(&signals, nullptr, &wait);
     if (second > 0) ::_exit(128 + second);
   }
-  stopper.join();
+  if (stopper.joinable()) stopper.join();
 }
 
 int serve(ServeOptions& options, Log& log) {
@@ -162,7 +169,7 @@ int serve(ServeOptions& options, Log& log) {
   if (auto bound = server.bind(); !bound) return report(bound.error());
   log.say(fmt::format("ready on http://{}:{}{}", options.server.http.host, server.port(),
                       options.server.api_keys.empty() ? "" : ", API keys required"));
-  std::thread listener([&] { server.serve(); });
+  std::thread listener = start_thread("listening", [&] { server.serve(); });
   stop_on_signal(signals, server, log, options.drain_seconds);
   listener.join();
   // Nothing may be held when nobody is served: a leak of pages would show here.

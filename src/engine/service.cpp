@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/out_of_memory.h"
 
 namespace heddle::engine {
 
@@ -50,7 +51,7 @@ void RequestStream::cancel() {
 EngineService::EngineService(Executor& executor, const EngineOptions& options)
     : engine_(executor, options),
       max_unread_events_(static_cast<size_t>(std::max<int64_t>(1, options.max_unread_events))) {
-  thread_ = std::thread([this] { loop(); });
+  thread_ = start_thread("the engine", [this] { loop(); });
 }
 
 EngineService::~EngineService() {
@@ -76,10 +77,14 @@ void EngineService::call(const std::function<void(Engine&)>& fn) {
   const auto done = std::make_shared<std::promise<void>>();
   auto ended = done->get_future();
   post([&fn, done](Engine& engine) {
-    fn(engine);
-    done->set_value();
+    try {
+      fn(engine);
+      done->set_value();
+    } catch (...) {  // memory ran out: the caller's to tell
+      done->set_exception(std::current_exception());
+    }
   });
-  ended.wait();
+  ended.get();
 }
 
 Admission<std::unique_ptr<RequestStream>> EngineService::submit(Request request,

@@ -71,7 +71,8 @@ class EngineService {
   // (finished with reason error): it never slows the engine, and never grows its memory.
   Admission<std::unique_ptr<RequestStream>> submit(Request request,
                                                    std::shared_ptr<Mailbox> mailbox = nullptr);
-  // Runs fn on the engine's thread between two steps and waits for it.
+  // Runs fn on the engine's thread between two steps and waits for it. What fn throws is thrown
+  // here.
   void call(const std::function<void(Engine&)>& fn);
   EngineMetrics metrics();
 

@@ -64,6 +64,11 @@ struct HttpServer::Impl : HttpHandler {
     const auto random = [&] { return (static_cast<uint64_t>(device()) << 32) ^ device(); };
     seed_base = random();
     key_salt = random();
+    const std::string body = error_body(out_of_memory_error("out of memory, try again later"));
+    apology = fmt::format(
+        "HTTP/1.1 503 {}\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        "Connection: close\r\nContent-Length: {}\r\n\r\n{}",
+        status_phrase(503), body.size(), body);
   }
 
   static std::span<const Route> routes() {
@@ -168,6 +173,8 @@ struct HttpServer::Impl : HttpHandler {
     error.code = "bad_http_request";
     return error_response(error);
   }
+
+  std::string_view out_of_memory() const override { return apology; }
 
   void done(const HttpExchange& exchange) override {
     const HttpRequest& request = exchange.request();
@@ -386,6 +393,7 @@ struct HttpServer::Impl : HttpHandler {
   HttpListener listener;
   uint64_t seed_base = 0;
   uint64_t key_salt = 0;
+  std::string apology;  // of out_of_memory()
   std::atomic<uint64_t> request_count{0};
   int64_t started_at = static_cast<int64_t>(std::time(nullptr));
 };

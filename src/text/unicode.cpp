@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
+#include <new>
 #include <vector>
 
 namespace heddle::text {
@@ -256,12 +258,12 @@ std::string normalize(std::string_view text, NormalizationForm form) {
   const utf8proc_ssize_t size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
                                              static_cast<utf8proc_ssize_t>(text.size()), &result,
                                              static_cast<utf8proc_option_t>(options));
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owned(result, &std::free);
+  if (size == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
   if (size < 0) {
     return std::string(text);
   }
-  std::string out(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
-  std::free(result);
-  return out;
+  return {reinterpret_cast<const char*>(result), static_cast<size_t>(size)};
 }
 
 std::string lowercase(std::string_view text) {

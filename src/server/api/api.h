@@ -65,6 +65,7 @@ ApiResult<std::vector<int32_t>> parse_detokenize_request(std::string_view body);
 
 // What the engine's refusal means over HTTP.
 ApiError refusal_error(const engine::Refusal& refusal);
+ApiError out_of_memory_error(std::string message);
 std::string error_body(const ApiError& error);
 
 // What is the same in every body of one answer.

@@ -147,6 +147,10 @@ int64_t count_characters(std::string_view utf8) {
                        [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
+ApiError out_of_memory_error(std::string message) {
+  return {503, "overloaded_error", std::move(message), "", "out_of_memory", 1};
+}
+
 ApiError refusal_error(const engine::Refusal& refusal) {
   using Kind = engine::Refusal::Kind;
   ApiError error;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/memory_reserve.h"
 #include "server/http/parser.h"
 
 namespace heddle::server {
@@ -31,6 +32,7 @@ std::string HttpExchange::head(int status, const std::string& content_type,
 
 bool HttpExchange::send(std::string_view bytes) {
   if (broken_) return false;
+  begun_ = true;
   const IoResult result = write_all(fd_, bytes, timeouts_.write);
   if (result == IoResult::ok) return true;
   stalled_ = result == IoResult::timeout;
@@ -64,6 +66,13 @@ bool HttpExchange::write(std::string_view piece) {
 
 bool HttpExchange::finish() { return chunked_ ? send("0\r\n\r\n") : !broken_; }
 
+void HttpExchange::give_up(std::string_view answer) {
+  keep_alive_ = false;
+  if (begun_) return;
+  status_ = 503;
+  send(answer);
+}
+
 void HttpExchange::on_gone(std::function<void()> callback) {
   std::lock_guard lock(callback_mutex_);
   callback_ = std::move(callback);
@@ -77,7 +86,13 @@ void HttpExchange::mark_gone() {
 }
 
 void HttpConnection::run() {
-  for (bool first = true; serve_one(first); first = false) {
+  try {
+    for (bool first = true; serve_one(first); first = false) {
+    }
+  } catch (const std::bad_alloc&) {  // while a request was read
+    keep_memory_back();
+    (void)write_all(fd_, handler_.out_of_memory(), timeouts_.write);
+    drain_input(fd_, Clock::now() + kLinger);
   }
   ::shutdown(fd_, SHUT_RDWR);
 }
@@ -135,18 +150,29 @@ bool HttpConnection::serve_one(bool first) {
   // A refusal of a request that has been read whole leaves the connection in order.
   const bool keep = parser.keep_alive() && !over_capacity_ && !stopping_.load();
   HttpExchange exchange(parser.request(), fd_, timeouts_, keep);
-  if (refused) {
-    exchange.respond(*refused);
-  } else {
-    const uint64_t watched = watcher_.watch(fd_, [&exchange] { exchange.mark_gone(); });
-    handler_.handle(exchange);
-    watcher_.forget(watched, fd_);
-  }
-  handler_.done(exchange);
+  answer(exchange, refused);
   if (exchange.gone()) return false;
   if (exchange.keep_alive()) return true;
   drain_input(fd_, Clock::now() + kLinger);
   return false;
+}
+
+void HttpConnection::answer(HttpExchange& exchange, const std::optional<HttpResponse>& refused) {
+  try {
+    if (refused) {
+      exchange.respond(*refused);
+    } else {
+      const HangupWatch watch(watcher_, fd_, [&exchange] { exchange.mark_gone(); });
+      handler_.handle(exchange);
+    }
+  } catch (const std::bad_alloc&) {
+    keep_memory_back();
+    exchange.give_up(handler_.out_of_memory());
+  }
+  try {
+    handler_.done(exchange);
+  } catch (const std::bad_alloc&) {  // one line of the log less
+  }
 }
 
 }  // namespace heddle::server

@@ -54,6 +54,8 @@ class HttpExchange {
  private:
   friend class HttpConnection;
   void mark_gone();
+  // When memory ran out: what has begun is broken off, else `answer` is all there is.
+  void give_up(std::string_view answer);
   bool send(std::string_view bytes);
   std::string head(int status, const std::string& content_type, const HttpHeaders& headers) const;
 
@@ -64,6 +66,7 @@ class HttpExchange {
   bool chunked_ = false;
   bool stalled_ = false;
   bool broken_ = false;
+  bool begun_ = false;  // something was sent
   bool logged_ = false;
   int status_ = 0;
   std::atomic<bool> gone_{false};
@@ -80,6 +83,8 @@ class HttpHandler {
   virtual void handle(HttpExchange& exchange) = 0;
   // How a refusal by HTTP itself looks.
   virtual HttpResponse refusal(const HttpFailure& failure) = 0;
+  // The whole answer, head and body, where there is no memory to make one. It ends the connection.
+  virtual std::string_view out_of_memory() const = 0;
   // After every exchange; request().path is empty if it was no HTTP.
   virtual void done(const HttpExchange& exchange) = 0;
 };
@@ -105,6 +110,7 @@ class HttpConnection {
 
  private:
   bool serve_one(bool first);
+  void answer(HttpExchange& exchange, const std::optional<HttpResponse>& refused);
 
   int fd_;
   std::string peer_;

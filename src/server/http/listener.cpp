@@ -5,7 +5,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
+
+#include "base/out_of_memory.h"
 
 namespace heddle::server {
 namespace {
@@ -59,26 +60,30 @@ void HttpListener::accept_one() {
   const int64_t open = open_.load();
   if (open >= options_.max_connections) ++turned_away_;
   if (open >= options_.max_connections + kSpare) return;
-  const std::string peer = prepare_client(fd.get());
   std::lock_guard lock(mutex_);
   if (stopping_) return;
-  Client& client = clients_.emplace_back();
-  client.fd = std::move(fd);
-  client.connection =
-      std::make_unique<HttpConnection>(client.fd.get(), peer, open >= options_.max_connections,
-                                       options_.limits, options_.timeouts, handler_, watcher_);
-  ++open_;
   try {
-    client.thread = std::thread([this, &client] {
-      client.connection->run();
-      client.done.store(true);
-      wake_.set();
-    });
-  } catch (const std::system_error&) {  // no more threads
+    std::list<Client> one;
+    start(one.emplace_back(), fd.get(), open >= options_.max_connections);
+    one.back().fd = std::move(fd);
+    clients_.splice(clients_.end(), one);
+    ++open_;
+  } catch (const std::bad_alloc&) {  // nor when there are no more threads
     ++turned_away_;
-    --open_;
-    clients_.pop_back();
+    (void)write_all(fd.get(), handler_.out_of_memory(), std::chrono::milliseconds(0));
   }
+}
+
+// Throws std::bad_alloc.
+void HttpListener::start(Client& client, int fd, bool over_capacity) {
+  client.connection =
+      std::make_unique<HttpConnection>(fd, prepare_client(fd), over_capacity, options_.limits,
+                                       options_.timeouts, handler_, watcher_);
+  client.thread = start_thread("a connection", [this, &client] {
+    client.connection->run();
+    client.done.store(true);
+    wake_.set();
+  });
 }
 
 void HttpListener::reap() {

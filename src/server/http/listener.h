@@ -45,6 +45,7 @@ class HttpListener {
   };
 
   void accept_one();
+  void start(Client& client, int fd, bool over_capacity);
   void reap();
   void end_all();
 

@@ -13,8 +13,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <span>
 
 #include "base/check.h"
+#include "base/out_of_memory.h"
 
 namespace heddle::server {
 namespace {
@@ -51,19 +53,24 @@ IoResult wait_readable(int fd, Clock::time_point deadline) {
   return wait_for(fd, POLLIN, deadline);
 }
 
-IoResult read_some(int fd, std::string& out, Clock::time_point deadline) {
+static IoResult receive(int fd, std::span<char> buffer, size_t& count, Clock::time_point deadline) {
   while (true) {
-    char buffer[kReadBytes];
-    const ssize_t count = ::recv(fd, buffer, sizeof buffer, 0);
-    if (count > 0) {
-      out.append(buffer, static_cast<size_t>(count));
-      return IoResult::ok;
-    }
-    if (count == 0) return IoResult::closed;
+    const ssize_t received = ::recv(fd, buffer.data(), buffer.size(), 0);
+    count = static_cast<size_t>(std::max<ssize_t>(received, 0));
+    if (received > 0) return IoResult::ok;
+    if (received == 0) return IoResult::closed;
     if (errno == EINTR) continue;
     if (!would_block(errno)) return IoResult::closed;
     if (const IoResult ready = wait_readable(fd, deadline); ready != IoResult::ok) return ready;
   }
+}
+
+IoResult read_some(int fd, std::string& out, Clock::time_point deadline) {
+  char buffer[kReadBytes];
+  size_t count = 0;
+  const IoResult result = receive(fd, buffer, count, deadline);
+  out.append(buffer, count);
+  return result;
 }
 
 IoResult write_all(int fd, std::string_view bytes, std::chrono::milliseconds patience) {
@@ -84,9 +91,10 @@ IoResult write_all(int fd, std::string_view bytes, std::chrono::milliseconds pat
 
 void drain_input(int fd, Clock::time_point deadline) {
   ::shutdown(fd, SHUT_WR);
-  std::string dropped;
-  while (Clock::now() < deadline && read_some(fd, dropped, deadline) == IoResult::ok)
-    dropped.clear();
+  char dropped[kReadBytes];
+  size_t count = 0;
+  while (Clock::now() < deadline && receive(fd, dropped, count, deadline) == IoResult::ok) {
+  }
 }
 
 Result<ListeningSocket> listen_on(const std::string& host, int port) {
@@ -158,7 +166,7 @@ HangupWatcher::HangupWatcher() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   event.events = EPOLLIN;
   event.data.u64 = 0;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, stop_.fd(), &event);
-  thread_ = std::thread([this] { loop(); });
+  thread_ = start_thread("watching connections", [this] { loop(); });
 }
 
 HangupWatcher::~HangupWatcher() {

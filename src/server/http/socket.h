@@ -88,4 +88,19 @@ class HangupWatcher {
   std::thread thread_;
 };
 
+// Watched as long as it lives.
+class HangupWatch {
+ public:
+  HangupWatch(HangupWatcher& watcher, int fd, std::function<void()> on_hangup)
+      : watcher_(watcher), fd_(fd), id_(watcher.watch(fd, std::move(on_hangup))) {}
+  ~HangupWatch() { watcher_.forget(id_, fd_); }
+  HangupWatch(const HangupWatch&) = delete;
+  HangupWatch& operator=(const HangupWatch&) = delete;
+
+ private:
+  HangupWatcher& watcher_;
+  int fd_;
+  uint64_t id_;
+};
+
 }  // namespace heddle::server

@@ -3,6 +3,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <new>
+
 #include "text/unicode.h"
 
 namespace heddle::text {
@@ -176,6 +178,7 @@ void Regex::find_all(std::string_view text, std::vector<Span>& matches) const {
   const std::unique_ptr<pcre2_match_data, MatchDataFree> data(pcre2_match_data_create(1, nullptr));
   const std::unique_ptr<pcre2_match_context, MatchContextFree> context(
       pcre2_match_context_create(nullptr));
+  if (data == nullptr || context == nullptr) throw std::bad_alloc();
   pcre2_set_match_limit(context.get(), kMatchLimit);
   std::unique_ptr<pcre2_jit_stack, JitStackFree> stack;
   const auto subject = reinterpret_cast<PCRE2_SPTR>(text.data());
@@ -188,9 +191,11 @@ void Regex::find_all(std::string_view text, std::vector<Span>& matches) const {
       // The default stack is small and on the machine's own; only a long backtracking match needs
       // more.
       stack.reset(pcre2_jit_stack_create(32 << 10, kLargeJitStack, nullptr));
+      if (stack == nullptr) throw std::bad_alloc();
       pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
       continue;
     }
+    if (count == PCRE2_ERROR_NOMEMORY) throw std::bad_alloc();
     if (count < 0) {
       return;
     }
