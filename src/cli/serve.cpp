@@ -148,9 +148,9 @@ int serve(ServeOptions& options, Log& log) {
   {
     const auto checkpoint = model::Checkpoint::open(*path);
     if (!checkpoint) return report(checkpoint.error());
-    const auto plan =
-        serving::plan_memory(*checkpoint, runtime_options.load, options.engine.scheduler,
-                             static_cast<int64_t>(options.state_gib * (1 << 30)), machine_memory());
+    const auto plan = serving::plan_memory(
+        *checkpoint, runtime_options.load, options.engine.scheduler,
+        static_cast<int64_t>(options.state_gib * (1 << 30)), backend::machine_memory());
     if (!plan) return report(plan.error());
     runtime_options.engine.state_bytes = plan->state_bytes;
     for (const std::string& line : serving::plan_lines(*plan)) log.say(line);

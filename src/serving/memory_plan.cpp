@@ -40,7 +40,7 @@ std::string mib(int64_t bytes) { return fmt::format("{} MiB", (bytes + (1 << 20)
 
 Result<MemoryPlan> plan_memory(const model::Checkpoint& checkpoint, const model::LoadOptions& load,
                                const engine::SchedulerOptions& scheduler, int64_t state_bytes,
-                               const MachineMemory& machine) {
+                               const backend::MachineMemory& machine) {
   const model::ModelSpec& spec = checkpoint.spec();
   HEDDLE_TRY(const auto design, model::make_design(spec, model::kv_dtype_of(load)));
   MemoryPlan plan;

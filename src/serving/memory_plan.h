@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "base/machine_memory.h"
+#include "backend/machine_memory.h"
 #include "engine/engine.h"
 #include "model/files/checkpoint.h"
 #include "model/model.h"
@@ -12,7 +12,7 @@
 namespace heddle::serving {
 
 struct MemoryPlan {
-  MachineMemory machine;
+  backend::MachineMemory machine;
   int64_t weight_bytes = 0;  // as they will be held; an estimate, within some percent
   int64_t work_bytes = 0;    // activations, logits, threads
   int64_t state_bytes = 0;
@@ -28,7 +28,7 @@ struct MemoryPlan {
 // fit what the machine and its control groups leave.
 Result<MemoryPlan> plan_memory(const model::Checkpoint& checkpoint, const model::LoadOptions& load,
                                const engine::SchedulerOptions& scheduler, int64_t state_bytes,
-                               const MachineMemory& machine);
+                               const backend::MachineMemory& machine);
 
 // Lines for people.
 std::vector<std::string> plan_lines(const MemoryPlan& plan);

@@ -8,7 +8,7 @@ namespace {
 Result<MemoryPlan> plan(int64_t state_bytes, int64_t available, const char* model = "llama") {
   HEDDLE_TRY(const auto checkpoint,
              model::Checkpoint::open(std::string(HEDDLE_GOLDEN_DIR "/") + model));
-  MachineMemory machine;
+  backend::MachineMemory machine;
   machine.total = int64_t{64} << 30;
   machine.available = available;
   machine.limited = true;

@@ -1,4 +1,4 @@
-#include "base/machine_memory.h"
+#include "backend/machine_memory.h"
 
 #include <algorithm>
 #include <charconv>
@@ -6,7 +6,7 @@
 #include <optional>
 #include <sstream>
 
-namespace heddle {
+namespace heddle::backend {
 namespace {
 
 std::optional<int64_t> read_number(const std::string& path) {
@@ -87,4 +87,4 @@ MachineMemory machine_memory(const std::string& root) {
   return memory;
 }
 
-}  // namespace heddle
+}  // namespace heddle::backend

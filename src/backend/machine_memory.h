@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-namespace heddle {
+namespace heddle::backend {
 
 struct MachineMemory {
   int64_t total = 0;      // of the machine, or the smallest limit of its groups
@@ -15,4 +15,4 @@ struct MachineMemory {
 // `root` stands before every path: for tests. Zeros where nothing can be read.
 MachineMemory machine_memory(const std::string& root = "");
 
-}  // namespace heddle
+}  // namespace heddle::backend

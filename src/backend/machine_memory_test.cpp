@@ -1,11 +1,11 @@
-#include "base/machine_memory.h"
+#include "backend/machine_memory.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 
-namespace heddle {
+namespace heddle::backend {
 namespace {
 
 class MemoryTest : public ::testing::Test {
@@ -54,4 +54,4 @@ TEST_F(MemoryTest, TheFirstVersionOfGroups) {
 }
 
 }  // namespace
-}  // namespace heddle
+}  // namespace heddle::backend
