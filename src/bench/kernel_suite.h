@@ -82,6 +82,7 @@ void attention_kernels(KernelSuite& suite);
 void delta_rule_kernels(KernelSuite& suite);
 void convolution_kernels(KernelSuite& suite);
 void elementwise_kernels(KernelSuite& suite);
+void sample_kernels(KernelSuite& suite);
 void pack_kernels(KernelSuite& suite);
 
 }  // namespace heddle::bench

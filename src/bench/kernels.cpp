@@ -156,6 +156,7 @@ void run_kernels(const KernelOptions& options, const Output& output) {
   delta_rule_kernels(suite);
   convolution_kernels(suite);
   elementwise_kernels(suite);
+  sample_kernels(suite);
   pack_kernels(suite);
 }
 

@@ -13,7 +13,7 @@
 #include "backend/target.h"
 #include "base/mmap_file.h"
 #include "base/result.h"
-#include "engine/sampler.h"
+#include "engine/sampling.h"
 #include "model/model.h"
 #include "serving/runtime.h"
 

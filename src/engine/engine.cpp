@@ -187,7 +187,8 @@ void Engine::start(Sequence& sequence) {
     sequence.state = std::make_unique<state::SequenceState>(executor_.layout(), pool_);
   limit_cache();
   sequence.cuts = cuts_of(sequence, shared_prefix);
-  for (const int32_t token : request.prompt) sequence.seen.add_prompt(token);
+  if (request.sampling.penalises())
+    for (const int32_t token : request.prompt) sequence.seen.add_prompt(token);
   sequence.first_step = Clock::now();
   sequence.started = true;
   sequence.usage.queue_seconds = seconds_between(sequence.submitted, sequence.first_step);
@@ -291,8 +292,13 @@ void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<float> logi
     sequence.cuts.erase(sequence.cuts.begin());
   }
   const auto vocab = static_cast<size_t>(executor_.vocab_size());
-  if (sequence.request.score_prompt && !sequence.decoding())
-    score_rows(sequence, position - rows, rows, logits, events);
+  if (sequence.request.score_prompt && !sequence.decoding()) {
+    if (const Status status = score_rows(sequence, position - rows, rows, logits, events);
+        !status) {
+      finish(sequence, FinishReason::error, status.error().message, events);
+      return;
+    }
+  }
   if (sequence.pending() > 0) return;
   if (sequence.usage.output_tokens == sequence.request.max_tokens) {  // scoring only
     finish(sequence, FinishReason::length, "", events);
@@ -301,19 +307,30 @@ void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<float> logi
   choose_token(sequence, logits.last(vocab), events);
 }
 
-void Engine::score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
-                        std::vector<Event>& events) {
+Result<Sample> Engine::sample(const Sequence& sequence, std::span<float> logits, int32_t given) {
+  ops::SampleRow row;
+  row.logits = logits.data();
+  row.params = &sequence.request.sampling;
+  row.seen = sequence.seen.seen();
+  row.position = static_cast<int64_t>(sequence.tokens.size());
+  row.given = given;
+  backend::Context context{sampling_threads_, scratch_};
+  return std::move(ops::sample(context, {&row, 1}, executor_.vocab_size())[0]);
+}
+
+Status Engine::score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
+                          std::vector<Event>& events) {
   const auto vocab = static_cast<size_t>(executor_.vocab_size());
   for (int64_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
     Event event;
     event.kind = Event::Kind::prompt_score;
     event.request = sequence.id;
     event.position = first + i + 1;
-    event.sample = score(logits.subspan(static_cast<size_t>(i) * vocab, vocab),
-                         sequence.tokens[static_cast<size_t>(first + i + 1)],
-                         std::max(sequence.request.sampling.logprobs, 0));
+    HEDDLE_TRY(event.sample, sample(sequence, logits.subspan(static_cast<size_t>(i) * vocab, vocab),
+                                    sequence.tokens[static_cast<size_t>(first + i + 1)]));
     events.push_back(std::move(event));
   }
+  return {};
 }
 
 void Engine::choose_token(Sequence& sequence, std::span<float> logits, std::vector<Event>& events) {
@@ -321,7 +338,12 @@ void Engine::choose_token(Sequence& sequence, std::span<float> logits, std::vect
   event.request = sequence.id;
   event.position = static_cast<int64_t>(sequence.tokens.size());
   if (sequence.request.keep_logits) event.logits.assign(logits.begin(), logits.end());
-  event.sample = sample(logits, sequence.request.sampling, sequence.seen, event.position);
+  Result<Sample> chosen = sample(sequence, logits, -1);
+  if (!chosen) {
+    finish(sequence, FinishReason::error, std::move(chosen.error().message), events);
+    return;
+  }
+  event.sample = std::move(*chosen);
   const int32_t token = event.sample.token;
   const auto now = Clock::now();
   if (sequence.usage.output_tokens == 0) {
@@ -333,7 +355,7 @@ void Engine::choose_token(Sequence& sequence, std::span<float> logits, std::vect
   }
   sequence.last_token = now;
   sequence.tokens.push_back(token);
-  sequence.seen.add_output(token);
+  if (sequence.request.sampling.penalises()) sequence.seen.add_output(token);
   ++sequence.usage.output_tokens;
   ++totals_.output_tokens;
   events.push_back(std::move(event));
@@ -369,7 +391,8 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
     totals_.end_to_end.observe(seconds_between(sequence.submitted, now));
     totals_.decode.observe(sequence.usage.decode_seconds);
     totals_.output_length.observe(static_cast<double>(sequence.usage.output_tokens));
-    if (sequence.state->position() > 0) store(sequence);
+    // What an error left behind is nobody's to resume from.
+    if (reason != FinishReason::error && sequence.state->position() > 0) store(sequence);
     reserved_bytes_ -= sequence.reserved_bytes;
     sequence.state.reset();
   }

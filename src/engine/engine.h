@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/context.h"
 #include "engine/executor.h"
 #include "engine/metrics.h"
 #include "engine/request.h"
@@ -80,7 +81,7 @@ class Engine {
     std::unique_ptr<state::SequenceState> state;
     std::vector<int32_t> tokens;  // prompt, then output
     std::vector<int64_t> cuts;    // positions at which a resume point is stored, ascending
-    TokenCounts seen;
+    TokenCounts seen;             // with penalties only
     Usage usage;
     int64_t reserved_bytes = 0;
     bool cancelled = false;
@@ -100,8 +101,9 @@ class Engine {
   void after_chunk(Sequence& sequence, int64_t rows, std::span<float> logits,
                    std::vector<Event>& events);
   void choose_token(Sequence& sequence, std::span<float> logits, std::vector<Event>& events);
-  void score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
-                  std::vector<Event>& events);
+  Status score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
+                    std::vector<Event>& events);
+  Result<Sample> sample(const Sequence& sequence, std::span<float> logits, int32_t given);
   void store(Sequence& sequence);
   void limit_cache();
   void finish(Sequence& sequence, FinishReason reason, std::string error,
@@ -120,6 +122,8 @@ class Engine {
   RequestId next_id_ = 1;
   EngineMetrics totals_;
   std::vector<float> logits_;
+  ThreadPool sampling_threads_{1};
+  backend::Arena scratch_;
 };
 
 }  // namespace heddle::engine

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "engine/sampler.h"
+#include "engine/sampling.h"
 
 namespace heddle::engine {
 

@@ -19,7 +19,7 @@
 
 #include "base/hash.h"
 #include "base/result.h"
-#include "engine/sampler.h"
+#include "engine/sampling.h"
 
 namespace heddle::serving {
 
