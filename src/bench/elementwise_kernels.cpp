@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "bench/kernel_suite.h"
 #include "ops/naive.h"
-#include "src/bench/kernel_suite.h"
 
 namespace heddle::bench {
 namespace {

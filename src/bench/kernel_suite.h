@@ -11,7 +11,7 @@
 #include "backend/machine_limits.h"
 #include "backend/profile.h"
 #include "base/rng.h"
-#include "src/bench/kernels.h"
+#include "bench/kernels.h"
 #include "state/sequence_state.h"
 
 namespace heddle::bench {

@@ -1,4 +1,4 @@
-#include "src/bench/kernels.h"
+#include "bench/kernels.h"
 
 #include <fmt/format.h>
 
@@ -7,9 +7,9 @@
 #include <numeric>
 
 #include "backend/target.h"
+#include "bench/kernel_suite.h"
 #include "ops/naive.h"
 #include "ops/work.h"
-#include "src/bench/kernel_suite.h"
 
 namespace heddle::bench {
 namespace {

@@ -3,7 +3,7 @@
 // naive loop: ops/naive.h) and against its limit on this machine (bytes, operations).
 #include <string>
 
-#include "src/bench/output.h"
+#include "bench/output.h"
 
 namespace heddle::bench {
 

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "bench/kernel_suite.h"
 #include "ops/naive.h"
 #include "ops/work.h"
-#include "src/bench/kernel_suite.h"
 
 namespace heddle::bench {
 namespace {

@@ -1,4 +1,4 @@
-#include "src/bench/output.h"
+#include "bench/output.h"
 
 #include <fmt/format.h>
 

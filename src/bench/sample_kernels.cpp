@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "bench/kernel_suite.h"
 #include "ops/sample/sample.h"
-#include "src/bench/kernel_suite.h"
 
 namespace heddle::bench {
 namespace {

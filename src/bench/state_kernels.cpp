@@ -3,13 +3,13 @@
 
 #include <cmath>
 
+#include "bench/kernel_suite.h"
 #include "mixers/gated_delta_net/kernels.h"
 #include "mixers/gated_delta_net/mixer.h"
 #include "mixers/gated_delta_net/recurrence.h"
 #include "ops/attention/attention.h"
 #include "ops/naive.h"
 #include "ops/work.h"
-#include "src/bench/kernel_suite.h"
 
 namespace heddle::bench {
 namespace {

@@ -1,4 +1,4 @@
-#include "src/bench/step.h"
+#include "bench/step.h"
 
 #include <fmt/format.h>
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "backend/context.h"
+#include "bench/output.h"
 #include "model/model.h"
-#include "src/bench/output.h"
 
 namespace heddle::bench {
 

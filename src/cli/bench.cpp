@@ -2,9 +2,9 @@
 // measured in the same run.
 #include <unistd.h>
 
+#include "bench/kernels.h"
+#include "bench/step.h"
 #include "cli/common.h"
-#include "src/bench/kernels.h"
-#include "src/bench/step.h"
 
 namespace heddle::cli {
 namespace {
