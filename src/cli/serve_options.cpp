@@ -1,9 +1,10 @@
 #include "cli/serve_options.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 namespace heddle::cli {
@@ -266,75 +267,20 @@ std::vector<std::string> names(std::string (ServeOption::*name)() const) {
   return result;
 }
 
-Status set_key(OptionValues& values, const std::string& key, Values given,
-               const std::string& file) {
-  const auto keys = names(&ServeOption::key);
-  const auto found = std::find(keys.begin(), keys.end(), key);
-  if (found == keys.end()) {
-    const std::string near = nearest(key, keys);
-    return fail("{}: unknown key '{}'{}", file, key,
-                near.empty() ? std::string() : fmt::format(", did you mean '{}'?", near));
-  }
-  const auto index = static_cast<size_t>(found - keys.begin());
-  const ServeOption& option = serve_option_table()[index];
-  if (values[index]) return fail("{}: '{}' is there twice", file, key);
-  if (option.kind != Kind::list && given.size() != 1)
-    return fail("{}: {}: a single value is expected, not {}", file, key, given.size());
-  values[index] = std::move(given);
-  return {};
-}
-
-Result<std::string> scalar(const nlohmann::json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_boolean()) return std::string(value.get<bool>() ? "true" : "false");
-  if (value.is_number()) return value.dump();
-  return fail("a text, a number, true or false is expected");
-}
-
-Result<OptionValues> parse_json_config(const std::string& text, const std::string& name) {
-  const auto body = nlohmann::json::parse(text, nullptr, false);
-  if (!body.is_object()) return fail("{}: this is no JSON object", name);
-  OptionValues values(serve_option_table().size());
-  for (const auto& [key, value] : body.items()) {
-    Values given;
-    for (const auto& item : value.is_array() ? value : nlohmann::json::array({value})) {
-      auto text_value = scalar(item);
-      if (!text_value) return fail("{}: {}: {}", name, key, text_value.error().message);
-      given.push_back(std::move(*text_value));
+// As a TOML file holds it.
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      result += '\\';
+      result += c;
+    } else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      result += fmt::format("\\u{:04x}", static_cast<int>(c));
+    } else {
+      result += c;
     }
-    HEDDLE_TRY_STATUS(set_key(values, key, std::move(given), name));
   }
-  return values;
-}
-
-Result<OptionValues> parse_toml_config(const std::string& text, const std::string& name) {
-  OptionValues values(serve_option_table().size());
-  std::vector<CLI::ConfigItem> items;
-  try {
-    std::istringstream stream(text);
-    items = CLI::ConfigTOML().from_config(stream);
-  } catch (const std::exception& error) {
-    return fail("{}: {}", name, error.what());
-  }
-  for (const CLI::ConfigItem& item : items) {
-    if (item.name == "++" || item.name == "--") continue;  // CLI11's marks of a section's ends
-    for (const std::string& input : item.inputs)
-      if (input.find('\\') != std::string::npos)
-        return fail(
-            "{}: {}: there is a backslash, and escapes are not read here: a text in "
-            "the other kind of quotes or a JSON file is expected",
-            name, item.fullname());
-    HEDDLE_TRY_STATUS(set_key(values, item.fullname(), item.inputs, name));
-  }
-  return values;
-}
-
-// As the files are read: between quotes that the text has not, without escapes.
-std::optional<std::string> quoted(const std::string& text) {
-  if (text.find_first_of("\\\n\r") != std::string::npos) return std::nullopt;
-  for (const char quote : {'"', '\''})
-    if (text.find(quote) == std::string::npos) return quote + text + quote;
-  return std::nullopt;
+  return result + '"';
 }
 
 }  // namespace
@@ -365,12 +311,6 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
     }
   }
   return best;
-}
-
-Result<OptionValues> parse_config(const std::string& text, const std::string& name) {
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  const bool json = first != std::string::npos && text[first] == '{';
-  return json ? parse_json_config(text, name) : parse_toml_config(text, name);
 }
 
 Result<OptionValues> parse_environment(const std::vector<std::string>& environment) {
@@ -437,10 +377,8 @@ std::string config_text(const ResolvedOptions& resolved) {
     }
     const bool bare =
         option.kind == Kind::integer || option.kind == Kind::number || option.kind == Kind::toggle;
-    const auto value = bare ? std::optional(values[0]) : quoted(values[0]);
-    text += value ? fmt::format("{} = {}  # {}\n", option.key(), *value, resolved.sources[i])
-                  : fmt::format("# {}: a text for a JSON file  # {}\n", option.key(),
-                                resolved.sources[i]);
+    text += fmt::format("{} = {}  # {}\n", option.key(), bare ? values[0] : quoted(values[0]),
+                        resolved.sources[i]);
   }
   return text;
 }

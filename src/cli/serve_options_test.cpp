@@ -70,14 +70,23 @@ TEST(ServeOptions, BadValuesSayWhatIsExpected) {
   EXPECT_NE(error_of("dtype = \"f64\"\n").find("'auto', 'f32'"), std::string::npos);
   EXPECT_NE(error_of("prefix_cache = \"maybe\"\n").find("true or false"), std::string::npos);
   EXPECT_NE(error_of("request_timeout = nan\n").find("a number"), std::string::npos);
-  EXPECT_NE(error_of("name = \"a\\\"b\"\n").find("escapes are not read"), std::string::npos);
-  EXPECT_NE(error_of("{").find("no JSON object"), std::string::npos);
+  EXPECT_NE(error_of("name = \"a\\qb\"\n").find("serve.toml:1: "), std::string::npos);
+  EXPECT_NE(error_of("port = 1\nport = 2\n").find("serve.toml:2: "), std::string::npos);
+  EXPECT_NE(error_of("port = 1979-05-27\n").find("a number"), std::string::npos);
+  EXPECT_NE(error_of("{").find("JSON: text ends"), std::string::npos);
   EXPECT_NE(error_of(R"({"port": {"a": 1}})").find("a number"), std::string::npos);
 }
 
+TEST(ServeOptions, TextsInTomlHaveEscapes) {
+  const auto resolved = from_config("model = 'C:\\models\\a'\nname = \"a\\\\b \\u00e9\\t\\\"\"\n");
+  ASSERT_TRUE(resolved.has_value()) << resolved.error().message;
+  EXPECT_EQ(resolved->options.model, "C:\\models\\a");
+  EXPECT_EQ(resolved->options.name, "a\\b \u00e9\t\"");
+}
+
 TEST(ServeOptions, PrintedConfigurationGivesItselfAgain) {
-  const auto first =
-      from_config("port = 77\nlog_format = \"json\"\nname = 'a\"b'\nshared_cache = true\n");
+  const auto first = from_config(
+      "port = 77\nlog_format = \"json\"\nname = \"'a\\\"\\\\\\n\\u0001\"\nshared_cache = true\n");
   ASSERT_TRUE(first.has_value()) << first.error().message;
   const std::string text = config_text(*first);
   const auto second = from_config(text);
