@@ -46,14 +46,14 @@ endforeach()
 heddle_generate_table(family model/family.h Family "${families}")
 
 # A subcommand of the binary is a file src/cli/NAME.cpp, without an underscore in its name, that defines
-# `void add_NAME(CLI::App&)`; main.cpp and common*.cpp are what they share, NAME_*.cpp are parts of one.
+# `void add_NAME(Command app)`; main.cpp and common*.cpp are what they share, NAME_*.cpp are parts of one.
 file(GLOB subcommand_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cli/*.cpp)
 list(FILTER subcommand_files EXCLUDE REGEX "/(main|common|[a-z]+_[a-z_]*)\\.cpp$")
 set(declarations "")
 set(entries "")
 foreach(file IN LISTS subcommand_files)
   get_filename_component(name ${file} NAME_WE)
-  string(APPEND declarations "void add_${name}(CLI::App& app);\n")
+  string(APPEND declarations "void add_${name}(Command app);\n")
   string(APPEND entries "      add_${name},\n")
 endforeach()
 file(GENERATE OUTPUT ${CMAKE_BINARY_DIR}/generated/subcommand_table.cpp CONTENT

@@ -1,18 +1,17 @@
 #include "bench/output.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "backend/target.h"
+#include "text/template/value.h"
+#include "text/unicode.h"
 
 namespace heddle::bench {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 // Six significant digits: more would be noise.
 double rounded(double value) {
@@ -22,30 +21,35 @@ double rounded(double value) {
                   : std::round(value / unit) * unit;
 }
 
-Json to_json(const Record& record) {
-  Json object = Json::object();
+text::Value value_of(const Record& record) {
+  std::vector<std::pair<text::Value, text::Value>> entries;
   for (const Field& field : record) {
-    std::visit(
-        [&](const auto& value) {
-          using T = std::decay_t<decltype(value)>;
-          if constexpr (std::is_same_v<T, Record>) {
-            object[field.name] = to_json(value);
-          } else if constexpr (std::is_same_v<T, Stats>) {
-            object[field.name] = {{"median", rounded(value.median)},
-                                  {"min", rounded(value.min)},
-                                  {"max", rounded(value.max)}};
-          } else if constexpr (std::is_same_v<T, std::vector<double>>) {
-            object[field.name] = Json::array();
-            for (const double number : value) object[field.name].push_back(rounded(number));
-          } else if constexpr (std::is_same_v<T, double>) {
-            object[field.name] = rounded(value);
-          } else {
-            object[field.name] = value;
-          }
-        },
-        field.value);
+    entries.emplace_back(field.name,
+                         std::visit(
+                             [](const auto& value) -> text::Value {
+                               using T = std::decay_t<decltype(value)>;
+                               if constexpr (std::is_same_v<T, Record>) {
+                                 return value_of(value);
+                               } else if constexpr (std::is_same_v<T, Stats>) {
+                                 return text::Value::map({{"median", rounded(value.median)},
+                                                          {"min", rounded(value.min)},
+                                                          {"max", rounded(value.max)}});
+                               } else if constexpr (std::is_same_v<T, std::vector<double>>) {
+                                 std::vector<text::Value> items;
+                                 for (const double number : value)
+                                   items.emplace_back(rounded(number));
+                                 return text::Value::list(std::move(items));
+                               } else if constexpr (std::is_same_v<T, double>) {
+                                 return rounded(value);
+                               } else if constexpr (std::is_same_v<T, std::string>) {
+                                 return text::sanitize_utf8(value);
+                               } else {
+                                 return value;
+                               }
+                             },
+                             field.value));
   }
-  return object;
+  return text::Value::map(std::move(entries));
 }
 
 }  // namespace
@@ -58,9 +62,7 @@ Stats stats_of(std::vector<double> values) {
 }
 
 void Output::line(const Record& record, const std::string& text) const {
-  const std::string shown =
-      json_ ? to_json(record).dump(-1, ' ', false, Json::error_handler_t::replace) : text;
-  fmt::print("{}\n", shown);
+  fmt::print("{}\n", json_ ? *text::to_json(value_of(record)) : text);
   std::fflush(stdout);
 }
 

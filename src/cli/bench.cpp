@@ -32,73 +32,67 @@ int run(BenchFlags& flags) {
 }
 
 template <class T>
-CLI::Option* add_list(CLI::App& command, const char* name, std::vector<T>& list, const char* text) {
-  return command.add_option(name, list, text)->delimiter(',')->capture_default_str();
+Option add_list(Command command, const char* name, std::vector<T>& list, const char* text) {
+  return command.option(name, list, text).separated_by(',').show_default();
 }
 
 // heddle bench kernels
-void add_kernels(CLI::App& bench) {
+void add_kernels(Command bench) {
   struct Flags {
     bench::KernelOptions options;
     bool json = false;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = bench.add_subcommand(
+  Command command = bench.subcommand(
       "kernels", "Each kernel against its reference (error over budget) and its limit");
-  command->add_option("--only", flags->options.only,
-                      "Cases whose kernel and shape hold this text, as 'matmul q4_0'");
-  command->add_option("-t,--threads", flags->options.threads, "Threads (default: all CPUs)")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--seconds", flags->options.seconds, "Measured time of each case")
-      ->check(CLI::Range(0.0, 60.0))
-      ->capture_default_str();
-  add_target_option(*command);
-  command->add_flag("--json", flags->json, "JSON lines on a terminal too");
-  command->footer("Example: heddle bench kernels --only 'matmul q4_0' --target avx2");
-  command->callback([flags] {
+  command.option("--only", flags->options.only,
+                 "Cases whose kernel and shape hold this text, as 'matmul q4_0'");
+  command.option("-t,--threads", flags->options.threads, "Threads (default: all CPUs)")
+      .between(1, 1024);
+  command.option("--seconds", flags->options.seconds, "Measured time of each case")
+      .between_numbers(0.0, 60.0)
+      .show_default();
+  add_target_option(command);
+  command.option("--json", flags->json, "JSON lines on a terminal too");
+  command.footer("Example: heddle bench kernels --only 'matmul q4_0' --target avx2");
+  command.runs([flags] {
     bench::run_kernels(flags->options, output_of(flags->json));
-    throw CLI::RuntimeError(0);
+    return 0;
   });
 }
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
+void add_bench(Command app) {
   auto flags = std::make_shared<BenchFlags>();
-  CLI::App* command =
-      app.add_subcommand("bench", "Measure prompt and decode speed against the machine's limits");
-  auto* model = command->add_option("-m,--model", flags->model,
-                                    "Model directory, GGUF file or Hugging Face name");
-  auto* preset = command->add_option("--preset", flags->preset,
-                                     "Random weights in published shapes: NAME[:q4_0|:q8_0]");
-  model->excludes(preset);
+  Command command =
+      app.subcommand("bench", "Measure prompt and decode speed against the machine's limits");
+  const Option model =
+      command.option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name");
+  const Option preset = command.option("--preset", flags->preset,
+                                       "Random weights in published shapes: NAME[:q4_0|:q8_0]");
+  model.excludes(preset);
   bench::StepOptions& steps = flags->steps;
-  add_list(*command, "-p,--prompt", steps.prompts, "Prompt lengths (0: none)");
-  add_list(*command, "-n,--output", steps.outputs, "Numbers of decoded tokens (0: none)");
-  add_list(*command, "-d,--depth", steps.depths, "Tokens already read before each test");
-  add_list(*command, "-t,--threads", steps.threads,
+  add_list(command, "-p,--prompt", steps.prompts, "Prompt lengths (0: none)");
+  add_list(command, "-n,--output", steps.outputs, "Numbers of decoded tokens (0: none)");
+  add_list(command, "-d,--depth", steps.depths, "Tokens already read before each test");
+  add_list(command, "-t,--threads", steps.threads,
            "Numbers of threads (default: all CPUs of this process)")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("-r,--repetitions", steps.repetitions, "Counted runs of each test")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command->add_option("--chunk", steps.chunk, "Prompt tokens of one step")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
-  command->add_flag("--profile", steps.profile,
-                    "Also where the time goes: each part's seconds, share and part of its limit");
-  command->add_flag("--json", flags->json,
-                    "JSON lines on a terminal too (elsewhere they are what is printed)");
-  flags->load.add_to(*command);
-  command->footer(
-      "Example: heddle bench --preset lfm2-350m:q4_0 -p 512,8192 -n 128 -d 0,4096 -t 2");
-  add_kernels(*command);
-  command->callback([flags, command] {
-    if (!command->get_subcommands().empty()) return;
-    if (flags->model.empty() && flags->preset.empty())
-      throw CLI::RequiredError("--model or --preset");
-    throw CLI::RuntimeError(run(*flags));
-  });
+      .between(1, 1024);
+  command.option("-r,--repetitions", steps.repetitions, "Counted runs of each test")
+      .between(1, 1000)
+      .show_default();
+  command.option("--chunk", steps.chunk, "Prompt tokens of one step")
+      .between(2, 1 << 20)
+      .show_default();
+  command.option("--profile", steps.profile,
+                 "Also where the time goes: each part's seconds, share and part of its limit");
+  command.option("--json", flags->json,
+                 "JSON lines on a terminal too (elsewhere they are what is printed)");
+  flags->load.add_to(command);
+  command.footer("Example: heddle bench --preset lfm2-350m:q4_0 -p 512,8192 -n 128 -d 0,4096 -t 2");
+  add_kernels(command);
+  command.runs([flags] { return run(*flags); }, {model, preset});
 }
 
 }  // namespace heddle::cli

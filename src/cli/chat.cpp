@@ -231,26 +231,26 @@ int run(const ChatFlags& flags) {
 
 }  // namespace
 
-void add_chat(CLI::App& app) {
+void add_chat(Command app) {
   auto flags = std::make_shared<ChatFlags>();
   flags->sampling.params.temperature = 0.7;
   flags->sampling.params.top_p = 0.95;
-  CLI::App* command = app.add_subcommand("chat", "Talk with a model in the terminal");
-  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  command->add_option("--system", flags->system, "System prompt");
-  command->add_option("--load", flags->load_from, "Go on with a conversation that /save kept");
-  command->add_option("-n,--max-tokens", flags->max_tokens, "Tokens of an answer at most")
-      ->check(CLI::Range(1, 1 << 24))
-      ->capture_default_str();
-  flags->sampling.add_to(*command);
-  command->add_flag("--stats", flags->stats, "Show tokens and speeds after each answer");
-  command->add_flag("--no-history", flags->no_history, "Keep no file of what was typed");
-  flags->load.add_to(*command);
-  command->footer(
+  Command command = app.subcommand("chat", "Talk with a model in the terminal");
+  command.option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      .required();
+  command.option("--system", flags->system, "System prompt");
+  command.option("--load", flags->load_from, "Go on with a conversation that /save kept");
+  command.option("-n,--max-tokens", flags->max_tokens, "Tokens of an answer at most")
+      .between(1, 1 << 24)
+      .show_default();
+  flags->sampling.add_to(command);
+  command.option("--stats", flags->stats, "Show tokens and speeds after each answer");
+  command.option("--no-history", flags->no_history, "Keep no file of what was typed");
+  flags->load.add_to(command);
+  command.footer(
       "Example: heddle chat -m SmolLM2-135M-Instruct.Q4_1.gguf\n"
       "         echo 'What is the capital of France?' | heddle chat -m MODEL --temperature 0");
-  command->callback([flags] { throw CLI::RuntimeError(run(*flags)); });
+  command.runs([flags] { return run(*flags); });
 }
 
 }  // namespace heddle::cli

@@ -5,7 +5,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
+
+#include "text/template/value.h"
 
 namespace heddle::cli {
 namespace {
@@ -26,10 +27,6 @@ std::string hugging_face_cache() {
   return home.empty() ? std::string() : home + "/.cache/huggingface/hub";
 }
 
-bool has_option(CLI::App& command, const char* name) {
-  return command.get_option_no_throw(name) != nullptr;
-}
-
 }  // namespace
 
 int report(const Error& error) {
@@ -37,35 +34,31 @@ int report(const Error& error) {
   return 1;
 }
 
-CLI::Option* add_target_option(CLI::App& command) {
-  return command.add_option_function<std::string>(
-      "--target",
-      [](const std::string& name) {
-        const Status used = backend::use_target(name);
-        if (!used) throw CLI::ValidationError("--target", used.error().message);
-      },
+Option add_target_option(Command command) {
+  return command.checked_option(
+      "--target", [](const std::string& name) { return backend::use_target(name); },
       "Instruction set: auto, or one that `heddle info` lists");
 }
 
-void ModelFlags::add_to(CLI::App& command) {
-  const auto group = [](CLI::Option* option) { return option->group("Computation"); };
-  if (!has_option(command, "--threads"))
-    group(command.add_option("--threads", threads, "Threads (default: all CPUs of this process)"))
-        ->check(CLI::Range(1, 1024));
-  group(command.add_option("--dtype", dtype,
-                           "auto: as the file stores it; f32: weights and state in float32"))
-      ->check(CLI::IsMember({"auto", "f32"}))
-      ->capture_default_str();
-  group(command.add_option("--quantize", quantize, "Quantise float weights on load"))
-      ->check(CLI::IsMember({"q8_0", "q4_0"}));
-  group(command.add_option("--kv-dtype", kv_dtype, "Keys and values (default: bf16)"))
-      ->check(CLI::IsMember({"bf16", "f32"}));
-  group(command.add_option("--kernels", kernels,
-                           "cpu: the fast ones; reference: the float64 specification"))
-      ->check(CLI::IsMember({"cpu", "reference"}))
-      ->capture_default_str();
+void ModelFlags::add_to(Command command) {
+  const auto group = [](Option option) { return option.group("Computation"); };
+  if (!command.has("--threads"))
+    group(command.option("--threads", threads, "Threads (default: all CPUs of this process)"))
+        .between(1, 1024);
+  group(command.option("--dtype", dtype,
+                       "auto: as the file stores it; f32: weights and state in float32"))
+      .one_of({"auto", "f32"})
+      .show_default();
+  group(command.option("--quantize", quantize, "Quantise float weights on load"))
+      .one_of({"q8_0", "q4_0"});
+  group(command.option("--kv-dtype", kv_dtype, "Keys and values (default: bf16)"))
+      .one_of({"bf16", "f32"});
+  group(command.option("--kernels", kernels,
+                       "cpu: the fast ones; reference: the float64 specification"))
+      .one_of({"cpu", "reference"})
+      .show_default();
   group(add_target_option(command));
-  group(command.add_flag("-v,--verbose", verbose, "Show progress and memory while loading"));
+  group(command.option("-v,--verbose", verbose, "Show progress and memory while loading"));
 }
 
 model::LoadOptions ModelFlags::options() const {
@@ -111,9 +104,9 @@ Result<std::string> ModelFlags::resolve(const std::string& model) const {
   return model::find_model(model, {hugging_face_cache()});
 }
 
-void SamplingFlags::add_to(CLI::App& command) {
-  const auto number = [&command](const char* name, auto& value, const char* help) {
-    command.add_option(name, value, help)->group("Sampling")->capture_default_str();
+void SamplingFlags::add_to(Command command) {
+  const auto number = [command](const char* name, auto& value, const char* help) {
+    command.option(name, value, help).group("Sampling").show_default();
   };
   number("--temperature", params.temperature, "0 always takes the likeliest token");
   number("--top-k", params.top_k, "Keep the k likeliest (0: all)");
@@ -149,15 +142,20 @@ Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const 
 
 Result<std::vector<int32_t>> read_ids(const std::string& path) {
   HEDDLE_TRY(const std::string text, read_text_file(path));
-  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  if (json.is_object() && json.contains("ids")) json = nlohmann::json(json["ids"]);
-  if (!json.is_array())
-    return fail("{}: expected a JSON list of token ids, or an object with \"ids\"", path);
+  const auto json = text::parse_json(text);
+  if (!json) return fail("{}: {}", path, json.error().message);
+  const text::Value* inner = json->find("ids");
+  return token_ids(inner != nullptr ? *inner : *json, path);
+}
+
+Result<std::vector<int32_t>> token_ids(const text::Value& list, const std::string& name) {
+  if (!list.is_list())
+    return fail("{}: expected a JSON list of token ids, or an object with \"ids\"", name);
   std::vector<int32_t> ids;
-  for (const auto& item : json) {
-    if (!item.is_number_integer() || item.get<int64_t>() < 0 || item.get<int64_t>() > INT32_MAX)
-      return fail("{}: entry {} of the list is not a token id", path, ids.size());
-    ids.push_back(item.get<int32_t>());
+  for (const text::Value& item : list.items()) {
+    if (!item.is_int() || item.as_int() < 0 || item.as_int() > INT32_MAX)
+      return fail("{}: entry {} of the list is not a token id", name, ids.size());
+    ids.push_back(static_cast<int32_t>(item.as_int()));
   }
   return ids;
 }

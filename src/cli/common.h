@@ -1,7 +1,6 @@
 #pragma once
 // What the subcommands share: flags about the model and the machine, errors, and the table that
-// main goes through. A subcommand is a file NAME.cpp with `void add_NAME(CLI::App&)`.
-#include <CLI/CLI.hpp>
+// main goes through. A subcommand is a file NAME.cpp with `void add_NAME(Command app)`.
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -13,13 +12,13 @@
 #include "backend/target.h"
 #include "base/mmap_file.h"
 #include "base/result.h"
+#include "cli/common_command.h"
 #include "engine/sampling.h"
 #include "model/model.h"
 #include "serving/runtime.h"
 
 namespace heddle::cli {
 
-using AddSubcommand = void (*)(CLI::App& app);
 // Generated: one entry per file.
 std::span<const AddSubcommand> subcommand_table();
 
@@ -27,7 +26,7 @@ std::span<const AddSubcommand> subcommand_table();
 int report(const Error& error);
 
 // --target, which chooses the instruction set at once.
-CLI::Option* add_target_option(CLI::App& command);
+Option add_target_option(Command command);
 
 // How a model is loaded and computed.
 struct ModelFlags {
@@ -39,7 +38,7 @@ struct ModelFlags {
   bool verbose = false;
 
   // Flags that the command has already are left to it.
-  void add_to(CLI::App& command);
+  void add_to(Command command);
   // With progress on stderr: on a terminal where loading takes a while, always with --verbose.
   model::LoadOptions options() const;
   backend::KernelSet kernel_set() const;
@@ -58,7 +57,7 @@ struct SamplingFlags {
   engine::SamplingParams params;
 
   // Defaults shown are those that `params` holds now.
-  void add_to(CLI::App& command);
+  void add_to(Command command);
 };
 
 // What every front-end of the engine is loaded with; the command fills in the rest.
@@ -73,6 +72,8 @@ Result<std::unique_ptr<model::Model>> load_model(const ModelFlags& flags, const 
 
 // Token ids of a JSON file: a list, or an object with a list "ids".
 Result<std::vector<int32_t>> read_ids(const std::string& path);
+// Those of a list; `name` is for messages.
+Result<std::vector<int32_t>> token_ids(const text::Value& list, const std::string& name);
 
 // "97.9 MB", "1.24 GB": powers of ten.
 std::string bytes_text(int64_t bytes);

@@ -74,29 +74,26 @@ int run(const GenerateFlags& flags) {
 
 }  // namespace
 
-void add_generate(CLI::App& app) {
+void add_generate(Command app) {
   auto flags = std::make_shared<GenerateFlags>();
-  CLI::App* command = app.add_subcommand("generate", "Continue a text");
-  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  auto* prompt = command->add_option("-p,--prompt", flags->prompt, "Text to continue");
-  auto* file =
-      command->add_option("-f,--file", flags->file, "Read the text from a file")->excludes(prompt);
-  command->add_option("-n,--max-tokens", flags->max_tokens, "Tokens to write at most")
-      ->check(CLI::Range(1, 1 << 24))
-      ->capture_default_str();
-  command->add_option("--stop", flags->stops, "Text at which to end; may be given several times");
-  flags->sampling.add_to(*command);
-  command->add_flag("--raw", flags->raw, "Put no special tokens around the text");
-  command->add_flag("--json", flags->json, "Print one JSON object at the end");
-  flags->load.add_to(*command);
-  command->footer(
+  Command command = app.subcommand("generate", "Continue a text");
+  command.option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      .required();
+  const Option prompt = command.option("-p,--prompt", flags->prompt, "Text to continue");
+  const Option file =
+      command.option("-f,--file", flags->file, "Read the text from a file").excludes(prompt);
+  command.option("-n,--max-tokens", flags->max_tokens, "Tokens to write at most")
+      .between(1, 1 << 24)
+      .show_default();
+  command.option("--stop", flags->stops, "Text at which to end; may be given several times");
+  flags->sampling.add_to(command);
+  command.option("--raw", flags->raw, "Put no special tokens around the text");
+  command.option("--json", flags->json, "Print one JSON object at the end");
+  flags->load.add_to(command);
+  command.footer(
       "Example: heddle generate -m SmolLM2-135M-Instruct.Q4_1.gguf -p 'The capital of France is' "
       "--temperature 0");
-  command->callback([flags, prompt, file] {
-    if (prompt->count() + file->count() == 0) throw CLI::RequiredError("--prompt or --file");
-    throw CLI::RuntimeError(run(*flags));
-  });
+  command.runs([flags] { return run(*flags); }, {prompt, file});
 }
 
 }  // namespace heddle::cli

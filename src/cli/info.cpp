@@ -1,60 +1,65 @@
 // heddle info: what this build can do on this machine.
-#include <nlohmann/json.hpp>
-
 #include "cli/common.h"
 #include "model/presets.h"
 #include "sublayer/kind_table.h"
 #include "sublayer/sublayer.h"
+#include "text/template/value.h"
 
 namespace heddle::cli {
 namespace {
 
-nlohmann::ordered_json collect() {
-  nlohmann::ordered_json body;
-  body["version"] = HEDDLE_VERSION;
-  body["cpus"] = ThreadPool::available_cpus();
-  body["target"] = backend::active_target();
-  body["targets"] = backend::supported_targets();
-  for (const sublayer::Kind* kind : sublayer::kind_table()) body["mixers"].push_back(kind->name);
-  for (const model::Family* family : model::family_table()) {
-    nlohmann::ordered_json entry;
-    entry["hugging_face"] =
-        std::vector<std::string_view>(family->hugging_face.begin(), family->hugging_face.end());
-    entry["gguf"] = std::vector<std::string_view>(family->gguf.begin(), family->gguf.end());
-    body["families"][std::string(family->name)] = std::move(entry);
-  }
-  body["presets"] = model::preset_names();
-  return body;
+template <class Names>
+text::Value list_of(const Names& names) {
+  return text::Value::list({names.begin(), names.end()});
 }
 
-void print(const nlohmann::ordered_json& body) {
-  const auto list = [&](const char* title, const nlohmann::ordered_json& items) {
+text::Value collect() {
+  std::vector<text::Value> mixers;
+  for (const sublayer::Kind* kind : sublayer::kind_table()) mixers.emplace_back(kind->name);
+  std::vector<std::pair<text::Value, text::Value>> families;
+  for (const model::Family* family : model::family_table()) {
+    families.emplace_back(family->name,
+                          text::Value::map({{"hugging_face", list_of(family->hugging_face)},
+                                            {"gguf", list_of(family->gguf)}}));
+  }
+  return text::Value::map({{"version", HEDDLE_VERSION},
+                           {"cpus", ThreadPool::available_cpus()},
+                           {"target", std::string_view(backend::active_target())},
+                           {"targets", list_of(backend::supported_targets())},
+                           {"mixers", text::Value::list(std::move(mixers))},
+                           {"families", text::Value::map(std::move(families))},
+                           {"presets", list_of(model::preset_names())}});
+}
+
+void print(const text::Value& body) {
+  const auto list = [&](const char* title, const std::vector<text::Value>& items) {
     std::string line;
-    for (const auto& item : items) line += (line.empty() ? "" : ", ") + item.get<std::string>();
+    for (const text::Value& item : items) line += (line.empty() ? "" : ", ") + item.as_string();
     fmt::print("{:<10} {}\n", title, line);
   };
-  fmt::print("heddle     {}\n", body["version"].get<std::string>());
-  fmt::print("cpus       {}\n", body["cpus"].get<int>());
-  list("targets", body["targets"]);
-  list("mixers", body["mixers"]);
-  for (const auto& [name, family] : body["families"].items())
-    list("family", nlohmann::ordered_json{name + ":", family["hugging_face"][0]});
-  list("presets", body["presets"]);
+  fmt::print("heddle     {}\n", body.find("version")->as_string());
+  fmt::print("cpus       {}\n", body.find("cpus")->as_int());
+  list("targets", body.find("targets")->items());
+  list("mixers", body.find("mixers")->items());
+  for (const auto& [name, family] : body.find("families")->as_map().entries)
+    list("family", {name.as_string() + ":", family.find("hugging_face")->items().at(0)});
+  list("presets", body.find("presets")->items());
 }
 
 }  // namespace
 
-void add_info(CLI::App& app) {
+void add_info(Command app) {
   auto json = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("info", "What this build can do on this machine");
-  command->add_flag("--json", *json, "Print JSON");
-  command->footer("Example: heddle info --json");
-  command->callback([json] {
-    const nlohmann::ordered_json body = collect();
+  Command command = app.subcommand("info", "What this build can do on this machine");
+  command.option("--json", *json, "Print JSON");
+  command.footer("Example: heddle info --json");
+  command.runs([json] {
+    const text::Value body = collect();
     if (*json)
-      fmt::print("{}\n", body.dump());
+      fmt::print("{}\n", *text::to_json(body));
     else
       print(body);
+    return 0;
   });
 }
 

@@ -1,14 +1,13 @@
 // heddle inspect: what a model file is, without loading it.
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "cli/common.h"
 #include "model/weights.h"
+#include "text/template/value.h"
+#include "text/unicode.h"
 
 namespace heddle::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct InspectFlags {
   std::string model;
@@ -48,7 +47,7 @@ StateBytes state_bytes(const state::StateLayout& layout) {
   return bytes;
 }
 
-Result<Json> collect(const InspectFlags& flags) {
+Result<text::Value> collect(const InspectFlags& flags) {
   HEDDLE_TRY(const std::string path, flags.load.resolve(flags.model));
   HEDDLE_TRY(const model::Checkpoint checkpoint, model::Checkpoint::open(path));
   const model::ModelSpec& spec = checkpoint.spec();
@@ -56,79 +55,82 @@ Result<Json> collect(const InspectFlags& flags) {
   auto made = model::make_design(spec, kv_dtype);
   if (!made) return fail("{}: {}", path, made.error().message);
   HEDDLE_TRY_STATUS(model::check_weights(checkpoint, *made));
-  Json body;
-  body["path"] = path;
-  body["name"] = spec.name;
-  body["architecture"] = spec.arch;
-  body["format"] = checkpoint.gguf() != nullptr ? "gguf" : "hugging_face";
-  body["d_model"] = spec.d_model;
-  body["vocab_size"] = spec.vocab_size;
-  body["context_length"] = spec.context_length;
-  body["tied_embedding"] = spec.tied;
-  body["layers"] = spec.layers.size();
-  std::map<std::string, std::vector<size_t>> by_mixer;
-  for (size_t i = 0; i < spec.layers.size(); ++i) by_mixer[spec.layers[i].mixer].push_back(i);
-  for (const auto& [mixer, layers] : by_mixer) body["layers_by_mixer"][mixer] = layers;
+  std::map<std::string, std::vector<text::Value>> layers_by_mixer;
+  for (int64_t i = 0; i < std::ssize(spec.layers); ++i)
+    layers_by_mixer[spec.layers[static_cast<size_t>(i)].mixer].emplace_back(i);
   int64_t parameters = 0;
   std::map<std::string, int64_t> by_dtype;
   for (const auto& [name, tensor] : checkpoint.tensors().all()) {
     parameters += tensor.elements();
     by_dtype[std::string(dtype_info(tensor.dtype).name)] += tensor.bytes;
   }
-  body["parameters"] = parameters;
-  body["file_bytes"] = checkpoint.file_bytes();
-  body["bytes_by_dtype"] = by_dtype;
+  std::vector<std::pair<text::Value, text::Value>> mixers;
+  for (auto& [mixer, layers] : layers_by_mixer)
+    mixers.emplace_back(mixer, text::Value::list(std::move(layers)));
   const StateBytes state = state_bytes(made->layout);
-  body["kv_dtype"] = kv_dtype;
-  body["kv_bytes_per_token"] = state.per_token;
-  body["state_bytes_per_sequence"] = {
-      {"per_token_at_context", state.per_token * spec.context_length},
-      {"window", state.window},
-      {"folded", state.folded}};
   const Hash128 hash = checkpoint.hash();
-  body["weight_hash"] = fmt::format("{:016x}{:016x}", hash.high, hash.low);
-  return body;
+  return text::Value::map(
+      {{"path", text::sanitize_utf8(path)},
+       {"name", text::sanitize_utf8(spec.name)},
+       {"architecture", spec.arch},
+       {"format", checkpoint.gguf() != nullptr ? "gguf" : "hugging_face"},
+       {"d_model", spec.d_model},
+       {"vocab_size", spec.vocab_size},
+       {"context_length", spec.context_length},
+       {"tied_embedding", spec.tied},
+       {"layers", std::ssize(spec.layers)},
+       {"layers_by_mixer", text::Value::map(std::move(mixers))},
+       {"parameters", parameters},
+       {"file_bytes", checkpoint.file_bytes()},
+       {"bytes_by_dtype", text::Value::map({by_dtype.begin(), by_dtype.end()})},
+       {"kv_dtype", kv_dtype},
+       {"kv_bytes_per_token", state.per_token},
+       {"state_bytes_per_sequence",
+        text::Value::map({{"per_token_at_context", state.per_token * spec.context_length},
+                          {"window", state.window},
+                          {"folded", state.folded}})},
+       {"weight_hash", fmt::format("{:016x}{:016x}", hash.high, hash.low)}});
 }
 
-void print(const Json& body) {
+void print(const text::Value& body) {
   const auto line = [](const char* title, const std::string& text) {
     fmt::print("{:<22} {}\n", title, text);
   };
-  line("model", body["name"].get<std::string>());
-  line("architecture", fmt::format("{} ({})", body["architecture"].get<std::string>(),
-                                   body["format"].get<std::string>()));
-  line("layers",
-       fmt::format("{}, width {}", body["layers"].get<int64_t>(), body["d_model"].get<int64_t>()));
-  for (const auto& [mixer, layers] : body["layers_by_mixer"].items()) {
+  const auto text_of = [&](const char* key) { return body.find(key)->as_string(); };
+  const auto number = [&](const char* key) { return body.find(key)->as_int(); };
+  line("model", text_of("name"));
+  line("architecture", fmt::format("{} ({})", text_of("architecture"), text_of("format")));
+  line("layers", fmt::format("{}, width {}", number("layers"), number("d_model")));
+  for (const auto& [mixer, layers] : body.find("layers_by_mixer")->as_map().entries) {
     std::string numbers;
-    for (const auto& layer : layers)
-      numbers += (numbers.empty() ? "" : " ") + std::to_string(layer.get<int64_t>());
-    line("", fmt::format("{:>3} {}: {}", layers.size(), mixer, numbers));
+    for (const text::Value& layer : layers.items())
+      numbers += (numbers.empty() ? "" : " ") + std::to_string(layer.as_int());
+    line("", fmt::format("{:>3} {}: {}", layers.items().size(), mixer.as_string(), numbers));
   }
-  line("vocabulary", fmt::format("{}{}", body["vocab_size"].get<int64_t>(),
-                                 body["tied_embedding"].get<bool>() ? ", tied output" : ""));
-  line("context", std::to_string(body["context_length"].get<int64_t>()));
-  line("parameters", fmt::format("{:.1f} M", body["parameters"].get<double>() / 1e6));
+  line("vocabulary", fmt::format("{}{}", number("vocab_size"),
+                                 body.find("tied_embedding")->as_bool() ? ", tied output" : ""));
+  line("context", std::to_string(number("context_length")));
+  line("parameters", fmt::format("{:.1f} M", static_cast<double>(number("parameters")) / 1e6));
   std::string dtypes;
-  for (const auto& [dtype, bytes] : body["bytes_by_dtype"].items())
-    dtypes +=
-        fmt::format("{}{} {}", dtypes.empty() ? "" : ", ", dtype, bytes_text(bytes.get<int64_t>()));
+  for (const auto& [dtype, bytes] : body.find("bytes_by_dtype")->as_map().entries)
+    dtypes += fmt::format("{}{} {}", dtypes.empty() ? "" : ", ", dtype.as_string(),
+                          bytes_text(bytes.as_int()));
   line("bytes", dtypes);
-  const Json& state = body["state_bytes_per_sequence"];
-  line("KV bytes per token", fmt::format("{} ({})", body["kv_bytes_per_token"].get<int64_t>(),
-                                         body["kv_dtype"].get<std::string>()));
+  const text::Value& state = *body.find("state_bytes_per_sequence");
+  line("KV bytes per token",
+       fmt::format("{} ({})", number("kv_bytes_per_token"), text_of("kv_dtype")));
   line("state per sequence", fmt::format("per token {} at full context, window {}, folded {}",
-                                         bytes_text(state["per_token_at_context"].get<int64_t>()),
-                                         bytes_text(state["window"].get<int64_t>()),
-                                         bytes_text(state["folded"].get<int64_t>())));
-  line("weight hash", body["weight_hash"].get<std::string>());
+                                         bytes_text(state.find("per_token_at_context")->as_int()),
+                                         bytes_text(state.find("window")->as_int()),
+                                         bytes_text(state.find("folded")->as_int())));
+  line("weight hash", text_of("weight_hash"));
 }
 
 int run(const InspectFlags& flags) {
   const auto body = collect(flags);
   if (!body) return report(body.error());
   if (flags.json) {
-    fmt::print("{}\n", body->dump(-1, ' ', false, Json::error_handler_t::replace));
+    fmt::print("{}\n", *text::to_json(*body));
     return 0;
   }
   print(*body);
@@ -142,18 +144,18 @@ int run(const InspectFlags& flags) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app) {
+void add_inspect(Command app) {
   auto flags = std::make_shared<InspectFlags>();
-  CLI::App* command = app.add_subcommand(
+  Command command = app.subcommand(
       "inspect", "Show what a model is and what it takes; refuses files that cannot be run");
-  command->add_option("model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  command->add_flag("--json", flags->json, "Print JSON");
-  flags->load.add_to(*command);
-  command->footer(
+  command.option("model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      .required();
+  command.option("--json", flags->json, "Print JSON");
+  flags->load.add_to(command);
+  command.footer(
       "Nothing is loaded, but with --verbose: then time and memory of loading are shown.\n"
       "Example: heddle inspect model.gguf --json");
-  command->callback([flags] { throw CLI::RuntimeError(run(*flags)); });
+  command.runs([flags] { return run(*flags); });
 }
 
 }  // namespace heddle::cli

@@ -57,36 +57,35 @@ int run(LogitsFlags& flags) {
 
 }  // namespace
 
-void add_logits(CLI::App& app) {
+void add_logits(Command app) {
   auto flags = std::make_shared<LogitsFlags>();
-  CLI::App* command = app.add_subcommand(
+  Command command = app.subcommand(
       "logits", "Write the logits [T, V] of a text; every way of computing them gives equal bytes");
-  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  command->add_option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"")
-      ->required();
-  command->add_option("-o,--out", flags->out, "Safetensors file to write (tensor: logits)")
-      ->required();
-  command->add_option("--chunk", flags->run.chunk, "Tokens of one step")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
+  command.option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      .required();
+  command.option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"")
+      .required();
+  command.option("-o,--out", flags->out, "Safetensors file to write (tensor: logits)").required();
+  command.option("--chunk", flags->run.chunk, "Tokens of one step")
+      .between(1, 1 << 20)
+      .show_default();
   command
-      ->add_option("--batch-with", flags->run.batch_with,
-                   "Other sequences of random tokens in the same steps")
-      ->check(CLI::Range(0, 1024));
+      .option("--batch-with", flags->run.batch_with,
+              "Other sequences of random tokens in the same steps")
+      .between(0, 1024);
   command
-      ->add_option("--restore-at", flags->run.restore_at,
-                   "Save a snapshot to disk at this position and go on from the file")
-      ->check(CLI::NonNegativeNumber);
+      .option("--restore-at", flags->run.restore_at,
+              "Save a snapshot to disk at this position and go on from the file")
+      .at_least(0);
   command
-      ->add_option("--draft-at", flags->run.draft_at,
-                   "After this position, draft random tokens (a chain, a tree) and reject them")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--seed", flags->run.seed, "Of the random tokens")->capture_default_str();
-  flags->load.add_to(*command);
-  command->footer(
+      .option("--draft-at", flags->run.draft_at,
+              "After this position, draft random tokens (a chain, a tree) and reject them")
+      .at_least(0);
+  command.option("--seed", flags->run.seed, "Of the random tokens").show_default();
+  flags->load.add_to(command);
+  command.footer(
       "Example: heddle logits -m model.gguf --ids ids.json -o logits.safetensors --chunk 64");
-  command->callback([flags] { throw CLI::RuntimeError(run(*flags)); });
+  command.runs([flags] { return run(*flags); });
 }
 
 }  // namespace heddle::cli

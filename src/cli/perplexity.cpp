@@ -1,12 +1,12 @@
 // heddle perplexity: how well a model predicts a text, as one sequence.
 #include <chrono>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "cli/common.h"
 #include "model/run.h"
 #include "serving/tokenizer_files.h"
+#include "text/template/value.h"
 
 namespace heddle::cli {
 namespace {
@@ -42,12 +42,13 @@ Status compute(PerplexityFlags& flags) {
   const double mean =
       std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(nll.size());
   if (flags.json) {
-    const nlohmann::ordered_json body = {{"tokens", ids.size()},
-                                         {"mean_nll", mean},
-                                         {"perplexity", std::exp(mean)},
-                                         {"seconds", seconds.count()},
-                                         {"nll", nll}};
-    fmt::print("{}\n", body.dump());
+    const auto body = text::Value::map({{"tokens", std::ssize(ids)},
+                                        {"mean_nll", mean},
+                                        {"perplexity", std::exp(mean)},
+                                        {"seconds", seconds.count()},
+                                        {"nll", text::Value::list({nll.begin(), nll.end()})}});
+    HEDDLE_TRY(const std::string line, text::to_json(body));
+    fmt::print("{}\n", line);
   } else {
     fmt::print(
         "{} tokens, mean negative log-likelihood {:.6f} nats, perplexity {:.4f} ({:.1f} s)\n",
@@ -63,28 +64,24 @@ int run(PerplexityFlags& flags) {
 
 }  // namespace
 
-void add_perplexity(CLI::App& app) {
+void add_perplexity(Command app) {
   auto flags = std::make_shared<PerplexityFlags>();
-  CLI::App* command = app.add_subcommand(
-      "perplexity", "Mean negative log-likelihood of a text, read as one sequence");
-  command->add_option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  auto* file = command->add_option("-f,--file", flags->file, "Text to read");
-  auto* ids =
-      command->add_option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"");
-  file->excludes(ids);
-  command->add_option("--limit", flags->limit, "Read only so many tokens")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--chunk", flags->run.chunk, "Tokens of one step")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str();
-  command->add_flag("--json", flags->json, "Print JSON with the value of every token");
-  flags->load.add_to(*command);
-  command->footer("Example: heddle perplexity -m model.gguf -f text.txt");
-  command->callback([flags, file, ids] {
-    if (file->count() + ids->count() == 0) throw CLI::RequiredError("--file or --ids");
-    throw CLI::RuntimeError(run(*flags));
-  });
+  Command command =
+      app.subcommand("perplexity", "Mean negative log-likelihood of a text, read as one sequence");
+  command.option("-m,--model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      .required();
+  const Option file = command.option("-f,--file", flags->file, "Text to read");
+  const Option ids =
+      command.option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"");
+  file.excludes(ids);
+  command.option("--limit", flags->limit, "Read only so many tokens").at_least(1);
+  command.option("--chunk", flags->run.chunk, "Tokens of one step")
+      .between(1, 1 << 20)
+      .show_default();
+  command.option("--json", flags->json, "Print JSON with the value of every token");
+  flags->load.add_to(command);
+  command.footer("Example: heddle perplexity -m model.gguf -f text.txt");
+  command.runs([flags] { return run(*flags); }, {file, ids});
 }
 
 }  // namespace heddle::cli

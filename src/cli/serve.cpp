@@ -203,7 +203,7 @@ std::string flag_names(const ServeOption& option) {
   return names;
 }
 
-void add_option(CLI::App& command, const std::shared_ptr<ServeFlags>& flags, size_t index) {
+void add_option(Command command, const std::shared_ptr<ServeFlags>& flags, size_t index) {
   const ServeOption& option = serve_option_table()[index];
   const auto defaults = option.get(ServeOptions());
   std::string help = option.help;
@@ -211,56 +211,49 @@ void add_option(CLI::App& command, const std::shared_ptr<ServeFlags>& flags, siz
     help += fmt::format(" [{}]", defaults[0]);
   if (option.kind == ServeOption::Kind::toggle)
     help += fmt::format(" [{}]", defaults[0] == "true" ? "yes" : "no");
-  CLI::Option* added = nullptr;
   if (option.kind == ServeOption::Kind::toggle) {
-    added = command.add_flag_function(
-        flag_names(option),
-        [flags, index](int64_t count) {
-          flags->given[index] = ServeOption::Values{count > 0 ? "true" : "false"};
-        },
-        help);
-  } else {
-    const bool list = option.kind == ServeOption::Kind::list;
-    added = command.add_option_function<std::vector<std::string>>(
-        flag_names(option),
-        [flags, index, list](const std::vector<std::string>& values) {
-          flags->given[index] =
-              list ? values : ServeOption::Values{values.back()};  // the last wins
-        },
-        help);
-    added->type_name(option.metavar)->type_size(1)->allow_extra_args(false);
+    const auto take = [flags, index](bool yes) {
+      flags->given[index] = ServeOption::Values{yes ? "true" : "false"};
+    };
+    command.toggle(flag_names(option), take, help).group(option.group);
+    return;
   }
-  added->group(option.group);
+  const bool list = option.kind == ServeOption::Kind::list;
+  const auto take = [flags, index, list](const ServeOption::Values& values) {
+    flags->given[index] = list ? values : ServeOption::Values{values.back()};  // the last wins
+  };
+  command.repeated_option(flag_names(option), take, help)
+      .value_name(option.metavar)
+      .group(option.group);
 }
 
 }  // namespace
 
-void add_serve(CLI::App& app) {
+void add_serve(Command app) {
   auto flags = std::make_shared<ServeFlags>();
   const auto& table = serve_option_table();
   flags->given.resize(table.size());
-  CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP (OpenAI-compatible)");
-  for (size_t i = 0; i < table.size(); ++i) add_option(*command, flags, i);
-  command->add_option("--config", flags->config,
-                      "Configuration file, TOML or JSON (HEDDLE_CONFIG)");
-  command->add_flag("--print-config", flags->print_config,
-                    "Print the effective configuration and where each value is from");
-  command->allow_extras();  // to name the flag that was meant
-  command->footer(
+  Command command = app.subcommand("serve", "Serve a model over HTTP (OpenAI-compatible)");
+  for (size_t i = 0; i < table.size(); ++i) add_option(command, flags, i);
+  command.option("--config", flags->config, "Configuration file, TOML or JSON (HEDDLE_CONFIG)");
+  command.option("--print-config", flags->print_config,
+                 "Print the effective configuration and where each value is from");
+  command.allow_others();  // to name the flag that was meant
+  command.footer(
       "Every option is also a key of the configuration file (--max-tokens: max_tokens = 512) and "
       "a\n"
       "variable (HEDDLE_MAX_TOKENS). A flag wins over a variable, a variable over the file.\n"
       "Example: heddle serve --model SmolLM2-135M-Instruct.Q4_1.gguf --port 8080");
-  command->callback([flags, command] {
-    for (const std::string& extra : command->remaining()) {
+  command.runs([flags, command] {
+    for (const std::string& extra : command.others()) {
       std::vector<std::string> known = {"--config", "--print-config", "--help"};
       for (const ServeOption& option : serve_option_table()) known.push_back("--" + option.name);
       const std::string near = nearest(extra.substr(0, extra.find('=')), known);
-      throw CLI::RuntimeError(report(
+      return report(
           {fmt::format("serve: unknown argument '{}'{}", extra,
-                       near.empty() ? std::string() : fmt::format(", did you mean {}?", near))}));
+                       near.empty() ? std::string() : fmt::format(", did you mean {}?", near))});
     }
-    throw CLI::RuntimeError(run(*flags));
+    return run(*flags);
   });
 }
 

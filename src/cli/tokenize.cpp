@@ -1,13 +1,16 @@
 // heddle tokenize: text to token ids and back.
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "cli/common.h"
 #include "serving/tokenizer_files.h"
+#include "text/template/value.h"
 #include "text/tokenizer/tokenize_lines.h"
+#include "text/unicode.h"
 
 namespace heddle::cli {
 namespace {
@@ -34,26 +37,19 @@ Result<std::string> input_of(const TokenizeFlags& flags, bool has_text) {
 
 void print_tokens(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool json) {
   if (json) {
-    fmt::print("{}\n", nlohmann::json(ids).dump());
+    fmt::print("[{}]\n", fmt::join(ids, ","));
     return;
   }
   for (const int32_t id : ids) {
-    const nlohmann::json piece = std::string(tokenizer.token_bytes(id));
-    fmt::print("{:>8}  {}\n", id,
-               piece.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    const auto piece = text::to_json(text::sanitize_utf8(tokenizer.token_bytes(id)));
+    fmt::print("{:>8}  {}\n", id, *piece);
   }
 }
 
 Status decode(const text::Tokenizer& tokenizer, const std::string& input,
               const text::DecodeOptions& options) {
-  const nlohmann::json json = nlohmann::json::parse(input, nullptr, false);
-  std::vector<int32_t> ids;
-  if (!json.is_array()) return fail("--decode expects a JSON list of token ids");
-  for (const auto& item : json) {
-    if (!item.is_number_integer() || item.get<int64_t>() < 0 || item.get<int64_t>() > INT32_MAX)
-      return fail("--decode: entry {} is not a token id", ids.size());
-    ids.push_back(item.get<int32_t>());
-  }
+  HEDDLE_TRY(const text::Value json, text::parse_json(input));
+  HEDDLE_TRY(const std::vector<int32_t> ids, token_ids(json, "--decode"));
   fmt::print("{}", tokenizer.decode(ids, options));
   return {};
 }
@@ -84,28 +80,28 @@ Status tokenize(const TokenizeFlags& flags, bool has_text) {
 
 }  // namespace
 
-void add_tokenize(CLI::App& app) {
+void add_tokenize(Command app) {
   auto flags = std::make_shared<TokenizeFlags>();
-  CLI::App* command = app.add_subcommand("tokenize", "Show the tokens of a text");
-  command->add_option("model", flags->model, "Model directory, GGUF file or Hugging Face name")
-      ->required();
-  auto* text = command->add_option("-t,--text", flags->text, "Text (default: standard input)");
-  command->add_option("-f,--file", flags->file, "Read the text from a file")->excludes(text);
-  command->add_flag("--ids", flags->ids, "Print one JSON list of ids");
-  command->add_flag("--decode", flags->decode, "The input is a JSON list of ids; print its text");
-  command->add_option("--lines", flags->lines,
-                      "A file with one JSON value a line (a string, with --decode a list of ids); "
-                      "so is the output");
-  command->add_flag("--no-special", flags->no_special, "Put no special tokens around the text");
-  command->add_flag("--no-parse-special", flags->no_parse_special,
-                    "Control tokens in the text are ordinary text");
-  command->add_flag("--keep-special", flags->keep_special, "Decode control tokens as their text");
-  command->add_flag("--continue", flags->continuation,
-                    "The ids continue a text: keep a SentencePiece leading space");
-  command->footer("Example: heddle tokenize model.gguf --text 'Hello world' --ids");
-  command->callback([flags, text] {
-    const Status done = tokenize(*flags, text->count() > 0);
-    throw CLI::RuntimeError(done ? 0 : report(done.error()));
+  Command command = app.subcommand("tokenize", "Show the tokens of a text");
+  command.option("model", flags->model, "Model directory, GGUF file or Hugging Face name")
+      .required();
+  const Option text = command.option("-t,--text", flags->text, "Text (default: standard input)");
+  command.option("-f,--file", flags->file, "Read the text from a file").excludes(text);
+  command.option("--ids", flags->ids, "Print one JSON list of ids");
+  command.option("--decode", flags->decode, "The input is a JSON list of ids; print its text");
+  command.option("--lines", flags->lines,
+                 "A file with one JSON value a line (a string, with --decode a list of ids); "
+                 "so is the output");
+  command.option("--no-special", flags->no_special, "Put no special tokens around the text");
+  command.option("--no-parse-special", flags->no_parse_special,
+                 "Control tokens in the text are ordinary text");
+  command.option("--keep-special", flags->keep_special, "Decode control tokens as their text");
+  command.option("--continue", flags->continuation,
+                 "The ids continue a text: keep a SentencePiece leading space");
+  command.footer("Example: heddle tokenize model.gguf --text 'Hello world' --ids");
+  command.runs([flags, text] {
+    const Status done = tokenize(*flags, text.given());
+    return done ? 0 : report(done.error());
   });
 }
 

@@ -1,41 +1,40 @@
 #include "text/tokenizer/tokenize_lines.h"
 
 #include <istream>
-#include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
 
-namespace heddle::text {
+#include "text/template/value.h"
 
-using nlohmann::json;
+namespace heddle::text {
 
 Status tokenize_lines(const Tokenizer& tokenizer, const LinesOptions& options, std::istream& in,
                       std::ostream& out) {
   std::string line;
   std::vector<int32_t> ids;
   for (int64_t number = 1; std::getline(in, line); ++number) {
-    const json value = json::parse(line, nullptr, false);
+    const Value value = parse_json(line).value_or(Value());
     if (!options.decode) {
       if (!value.is_string()) return fail("line {}: expected a JSON string", number);
       out << '[';
       const char* separator = "";
-      for (const int32_t id :
-           tokenizer.encode(value.get_ref<const std::string&>(), options.encode)) {
+      for (const int32_t id : tokenizer.encode(value.as_string(), options.encode)) {
         out << separator << id;
         separator = ",";
       }
       out << "]\n";
       continue;
     }
-    if (!value.is_array()) return fail("line {}: expected a JSON list of token ids", number);
+    if (!value.is_list()) return fail("line {}: expected a JSON list of token ids", number);
     ids.clear();
-    for (const json& id : value) {
-      if (!id.is_number_integer() || id < 0 || id >= tokenizer.vocab_size()) {
+    for (const Value& id : value.items()) {
+      if (!id.is_int() || id.as_int() < 0 || id.as_int() >= tokenizer.vocab_size()) {
         return fail("line {}: expected token ids from 0 to {}", number, tokenizer.vocab_size() - 1);
       }
-      ids.push_back(id.get<int32_t>());
+      ids.push_back(static_cast<int32_t>(id.as_int()));
     }
-    out << json(tokenizer.decode(ids, options.decoding)).dump() << '\n';
+    HEDDLE_TRY(const std::string text, to_json(tokenizer.decode(ids, options.decoding)));
+    out << text << '\n';
   }
   return {};
 }
