@@ -64,13 +64,13 @@ Value tool_list() {
 struct ChatTemplate::Parsed {
   std::string source;
   SpecialTokens tokens;
-  Body body;
+  jinja::Body body;
 };
 
 Result<ChatTemplate> ChatTemplate::parse(std::string source, SpecialTokens tokens) {
   auto parsed = std::make_shared<Parsed>();
   try {
-    parsed->body = parse_template(source);
+    parsed->body = jinja::parse_template(source);
   } catch (const PythonError& error) {
     return template_error(error);
   }
@@ -106,12 +106,12 @@ Result<std::string> ChatTemplate::render(const Value& messages, const Value& too
       if (key.is_string()) variables.emplace_back(key.as_string(), value);
     }
   }
-  const Interpreter::Limits limits{.steps = options.limits.steps,
-                                   .bytes = options.limits.bytes,
-                                   .output_bytes = options.limits.output_bytes,
-                                   .depth = options.limits.depth};
+  const jinja::Interpreter::Limits limits{.steps = options.limits.steps,
+                                          .bytes = options.limits.bytes,
+                                          .output_bytes = options.limits.output_bytes,
+                                          .depth = options.limits.depth};
   try {
-    return Interpreter(limits, options.now).render(parsed_->body, std::move(variables));
+    return jinja::Interpreter(limits, options.now).render(parsed_->body, std::move(variables));
   } catch (const PythonError& error) {
     return template_error(error);
   }
