@@ -133,11 +133,12 @@ size_t HttpRequestParser::feed_head(std::string_view bytes) {
                           limits_.target_bytes + int64_t{kMethodBytes}));
     return bytes.size();
   }
-  if (end == std::string::npos) {
-    if (head_.size() >= limit)
-      fail(431, fmt::format("request line and headers have more than {} bytes", limit));
-    return head_.size() - before;
+  // As large with its end here as where the end was still to come.
+  if (end == std::string::npos ? head_.size() >= limit : end + kEnd.size() > limit) {
+    fail(431, fmt::format("request line and headers have more than {} bytes", limit));
+    return bytes.size();
   }
+  if (end == std::string::npos) return head_.size() - before;
   const size_t used = end + kEnd.size() - before;
   head_.resize(end + 2);
   parse_head(head_);

@@ -99,6 +99,23 @@ TEST(HttpParser, HoldsNoMoreThanItsLimits) {
   EXPECT_EQ(status_of(empty, wide), 400);
 }
 
+TEST(HttpParser, ALimitIsTheSameHoweverTheHeadIsCut) {
+  HttpLimits limits;
+  limits.head_bytes = 200;
+  for (int64_t size = 190; size <= 210; ++size) {
+    const std::string start = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+    const std::string head =
+        start + std::string(static_cast<size_t>(size) - start.size() - 4, 'x') + "\r\n\r\n";
+    for (size_t piece = 1; piece <= head.size(); ++piece) {
+      HttpRequestParser parser(limits);
+      for (size_t at = 0; at < head.size() && parser.state() == State::head; at += piece)
+        parser.feed(std::string_view(head).substr(at, piece));
+      ASSERT_EQ(parser.state(), size <= 200 ? State::done : State::failed) << size << " " << piece;
+      if (size > 200) ASSERT_EQ(parser.failure().status, 431);
+    }
+  }
+}
+
 TEST(HttpParser, TakesAnyBytes) {
   Rng rng(7);
   for (int round = 0; round < 2000; ++round) {
