@@ -84,5 +84,6 @@ void convolution_kernels(KernelSuite& suite);
 void elementwise_kernels(KernelSuite& suite);
 void sample_kernels(KernelSuite& suite);
 void pack_kernels(KernelSuite& suite);
+void bookkeeping_kernels(KernelSuite& suite);
 
 }  // namespace heddle::bench

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "backend/target.h"
+#include "base/check.h"
 #include "bench/kernel_suite.h"
 #include "ops/naive.h"
 #include "ops/work.h"
@@ -38,12 +39,12 @@ void fill(state::SequenceState& sequence, const state::StateLayout& layout, int6
     const state::StatePart& part = layout.entries[static_cast<size_t>(p)].part;
     const state::PartView view = sequence.part_view(p);
     if (part.growth == state::Growth::folded) {
-      if (view.next_summary != nullptr) noise(view.next_summary, part.summary_elements);
-      if (view.open != nullptr) noise(view.open, part.page_bytes() / 4);
+      if (view.next_summary() != nullptr) noise(view.next_summary(), part.summary_elements);
+      if (view.open() != nullptr) noise(view.open(), part.page_bytes() / 4);
       continue;
     }
     for (int64_t page = 0; page < (tokens + part.page_records - 1) / part.page_records; ++page) {
-      std::byte* data = view.pages[page];
+      std::byte* data = view.page(page);
       if (data == nullptr) continue;
       if (part.dtype == DType::f32) {
         noise(data, part.page_bytes() / 4);
@@ -76,8 +77,9 @@ int64_t copies_beyond_caches(double bytes) {
 
 Sequences::Sequences(const std::vector<state::StatePart>& parts, int64_t count, int64_t depth,
                      int64_t tokens) {
-  for (const state::StatePart& part : parts) layout_.entries.push_back({0, part});
-  layout_.first_part = {0, layout_.parts()};
+  auto layout = state::StateLayout::make({parts});
+  HEDDLE_CHECK(layout.has_value(), "{}", layout.error().message);
+  layout_ = std::move(*layout);
   Rng rng(7);
   for (int64_t i = 0; i < count; ++i) {
     auto sequence = std::make_unique<state::SequenceState>(layout_, pool_);
@@ -158,6 +160,7 @@ void run_kernels(const KernelOptions& options, const Output& output) {
   elementwise_kernels(suite);
   sample_kernels(suite);
   pack_kernels(suite);
+  bookkeeping_kernels(suite);
 }
 
 }  // namespace heddle::bench

@@ -46,8 +46,8 @@ Engine::Engine(Executor& executor, const EngineOptions& options)
   cache_options.max_bytes = options.state_bytes;
   cache_ = std::make_unique<state::PrefixCache>(executor.layout(), cache_options);
   positions_are_free_ =
-      std::all_of(executor.layout().entries.begin(), executor.layout().entries.end(),
-                  [](const auto& entry) { return entry.part.growth == state::Growth::per_token; });
+      std::all_of(executor.layout().groups.begin(), executor.layout().groups.end(),
+                  [](const auto& group) { return group.growth == state::Growth::per_token; });
 }
 
 Engine::~Engine() = default;
@@ -55,23 +55,22 @@ Engine::~Engine() = default;
 BytesByGrowth sequence_bytes(const state::StateLayout& layout, int64_t tokens,
                              int64_t step_tokens) {
   BytesByGrowth bytes{};
-  for (const auto& entry : layout.entries) {
-    const state::StatePart& part = entry.part;
-    int64_t& total = bytes[static_cast<size_t>(part.growth)];
-    const int64_t pages = (tokens + part.page_records - 1) / part.page_records;
-    switch (part.growth) {
+  for (const state::PageGroup& group : layout.groups) {
+    int64_t& total = bytes[static_cast<size_t>(group.growth)];
+    const int64_t pages = group.pages_for(tokens);
+    switch (group.growth) {
       case state::Growth::per_token:
-        total += pages * part.page_bytes();
+        total += pages * group.page_bytes;
         break;
       case state::Growth::window: {
         // The window, the chunk being written, and the page at either end.
-        int64_t live = (part.window + part.sinks) / part.page_records + 2;
-        if (part.stores_whole_chunk()) live += step_tokens / part.page_records + 1;
-        total += std::min(pages + 1, live) * part.page_bytes();
+        int64_t live = (group.window + group.sinks) / group.page_records + 2;
+        if (group.stores_whole_chunk()) live += step_tokens / group.page_records + 1;
+        total += std::min(pages + 1, live) * group.page_bytes;
         break;
       }
       case state::Growth::folded:
-        total += 2 * part.summary_bytes() + part.page_bytes();
+        total += 2 * group.summary_bytes + group.page_bytes;
         break;
     }
   }

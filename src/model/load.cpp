@@ -66,18 +66,17 @@ Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dty
   if (kv_dtype != "bf16" && kv_dtype != "f32")
     return fail("kv dtype {}: expected bf16 or f32", kv_dtype);
   ModelDesign result;
-  result.layout.first_part.push_back(0);
+  std::vector<std::vector<state::StatePart>> parts;
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     HEDDLE_TRY(const sublayer::Kind* kind, sublayer::find_kind(spec.layers[i].mixer));
     sublayer::Params params = spec.layers[i].params;
     params.set("kv_dtype", kv_dtype);
     auto design = kind->design(params);
     if (!design) return fail("layer {} ({}): {}", i, kind->name, design.error().message);
-    for (state::StatePart& part : (*design)->state_parts())
-      result.layout.entries.push_back({static_cast<int64_t>(i), std::move(part)});
-    result.layout.first_part.push_back(result.layout.parts());
+    parts.push_back((*design)->state_parts());
     result.mixers.push_back(std::move(*design));
   }
+  HEDDLE_TRY(result.layout, state::StateLayout::make(std::move(parts)));
   return result;
 }
 

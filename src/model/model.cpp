@@ -213,7 +213,7 @@ void Model::fold(backend::Context& ctx, state::SequenceState& sequence) const {
     auto* view = ctx.scratch.allocate<state::PartView>(std::max<int64_t>(1, parts));
     for (int64_t p = 0; p < parts; ++p) {
       view[p] = sequence.part_view(first + p);
-      folds |= view[p].next_summary != nullptr;
+      folds |= view[p].next_summary() != nullptr;
     }
     if (folds) layers_[static_cast<size_t>(l)].mixer->fold(ctx, {view, static_cast<size_t>(parts)});
   }

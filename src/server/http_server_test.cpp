@@ -26,8 +26,7 @@ class ClockExecutor : public engine::Executor {
     state::StatePart part;
     part.name = "k";
     part.strip = 4;
-    layout_.entries.push_back({0, part});
-    layout_.first_part = {0, 1};
+    layout_ = *state::StateLayout::make({{part}});
   }
   const state::StateLayout& layout() const override { return layout_; }
   int64_t vocab_size() const override { return kVocabulary; }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include "state/state_part.h"
+
 namespace heddle::state {
 
 // Rows [row, row + length) of the batch belong to one sequence. The first `length - drafts` are
@@ -34,24 +36,57 @@ struct BatchView {
   std::span<const int32_t> positions;
 };
 
-// Where one part of one sequence is stored during a step. Pointers stay valid until the step is
-// committed.
-struct PartView {
-  // per_token, window: pages[p] holds the records of slots [p R, p R + R); nullptr where nothing is
-  // kept or stored. A page may be written only at slots >= the segment's start.
+// Where the pages of one group of parts (layout.h) of one sequence lie during a step: all that a
+// device needs to know of them. Pointers stay valid until the step is committed.
+struct GroupView {
+  // per_token, window: block pages[p] holds the records of slots [p R, p R + R); nullptr where
+  // nothing is kept or stored.
   std::byte* const* pages = nullptr;
-  // packed[p]: page p holds the packed form of its records (StatePart::codec); never a page that
-  // may be written. nullptr: no page does.
+  // packed[p]: whether block p begins with a PackedHead.
   const uint8_t* packed = nullptr;
-  bool is_packed(int64_t page) const { return packed != nullptr && packed[page] != 0; }
-  // folded: summary at floor(start / F) F (nullptr: all zeros), records since it in slots [start
-  // mod F ...) of `open`.
-  const float* summary = nullptr;
+  // folded, blocks of what PartView says.
+  const std::byte* summary = nullptr;
   std::byte* open = nullptr;
+  std::byte* next_summary = nullptr;
+};
+
+// Where one part of one sequence is stored during a step.
+class PartView {
+ public:
+  PartView() = default;
+  // Both must outlive it.
+  PartView(const GroupView& group, const PartPlace& place) : group_(&group), place_(&place) {}
+
+  // per_token, window: holds the records of slots [p R, p R + R); nullptr where nothing is kept or
+  // stored. A page may be written only at slots >= the segment's start.
+  std::byte* page(int64_t p) const {
+    std::byte* block = group_->pages[p];
+    const bool moved = group_->packed[p] != 0;
+    return at(block, moved ? PackedHead(block).offset(place_->index) : place_->offset);
+  }
+  // Whether page p holds the packed form of its records (StatePart::codec); never a page that may
+  // be written.
+  bool is_packed(int64_t p) const {
+    return group_->packed[p] != 0 && PackedHead(group_->pages[p]).packed(place_->index);
+  }
+  // folded: summary at floor(start / F) F (nullptr: all zeros), records since it in slots [start
+  // mod F ...) of open().
+  const float* summary() const { return floats(const_cast<std::byte*>(group_->summary)); }
+  std::byte* open() const { return at(group_->open, place_->offset); }
   // folded: non-null iff the committed rows of the segment reach a fold boundary; the mixer leaves
   // the summary at the last such boundary here (it may use it for the ones before) and the records
-  // after it in `open` from slot 0.
-  float* next_summary = nullptr;
+  // after it in open() from slot 0.
+  float* next_summary() const { return floats(group_->next_summary); }
+
+ private:
+  static std::byte* at(std::byte* block, int64_t offset) {
+    return block == nullptr ? nullptr : block + offset;
+  }
+  float* floats(std::byte* summary) const {
+    return reinterpret_cast<float*>(at(summary, place_->summary_offset));
+  }
+  const GroupView* group_ = nullptr;
+  const PartPlace* place_ = nullptr;
 };
 
 // The parts of one layer for every segment of a batch.

@@ -31,11 +31,18 @@ void open_to_use(void*, int64_t) {}
 void close_to_use(void*, int64_t) {}
 #endif
 
-// Huge pages that blocks of so many bytes fill to 7/8 or more.
+// The fewest huge pages that blocks of so many bytes fill to 7/8, or the best of those up to the
+// largest slab.
 int64_t slab_bytes(int64_t stride) {
-  int64_t bytes = backend::kHugePage;
-  while (bytes < kLargestSlab && bytes / stride * stride < bytes / 8 * 7) bytes *= 2;
-  return std::max(bytes, round_up(stride, backend::kHugePage));
+  const auto filled = [&](int64_t bytes) {
+    return static_cast<double>(bytes / stride * stride) / static_cast<double>(bytes);
+  };
+  int64_t best = round_up(stride, backend::kHugePage);
+  for (int64_t bytes = best + backend::kHugePage; bytes <= kLargestSlab && filled(best) < 0.875;
+       bytes += backend::kHugePage) {
+    if (filled(bytes) > filled(best)) best = bytes;
+  }
+  return best;
 }
 
 }  // namespace
@@ -96,14 +103,6 @@ BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
   live_[static_cast<size_t>(growth)] += bytes;
   ++blocks_;
   return BlockRef(block);
-}
-
-BlockRef BlockPool::pack(const StatePart& part, BlockRef page) {
-  if (part.codec == nullptr) return page;
-  BlockRef packed = allocate(part.packed_bytes(), part.growth);
-  if (!part.codec->pack(page.data(), part.page_bytes(), packed.data())) return page;
-  packed.block_->packed = true;
-  return packed;
 }
 
 void BlockPool::release(Block* block) {

@@ -25,7 +25,7 @@ struct Block {
   int64_t bytes;
   int64_t references;
   Growth growth;
-  bool packed;  // a page in the form of its part's codec
+  bool packed;  // pages in their shorter form
   BlockPool* pool;
   Slab* slab;
   Block* next_free;  // of its size
@@ -51,6 +51,7 @@ class BlockRef {
   bool packed() const { return block_ != nullptr && block_->packed; }
   bool shared() const { return block_ != nullptr && block_->references > 1; }
   const Block* get() const { return block_; }
+  void set_packed() { block_->packed = true; }
 
  private:
   friend class BlockPool;
@@ -68,9 +69,6 @@ class BlockPool {
 
   // 64-byte aligned, uninitialised. Blocks must not outlive the pool.
   BlockRef allocate(int64_t bytes, Growth growth);
-  // The packed form of a page that is complete, in a block of its own; the page itself where its
-  // part has no codec or the codec no shorter form of it.
-  BlockRef pack(const StatePart& part, BlockRef page);
   int64_t live_bytes(Growth growth) const { return live_[static_cast<size_t>(growth)]; }
   int64_t live_bytes() const { return live_[0] + live_[1] + live_[2]; }
   int64_t live_blocks() const { return blocks_; }

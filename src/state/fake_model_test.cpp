@@ -20,18 +20,25 @@ TEST(FakeModel, notices_one_wrong_byte_anywhere) {
     block.data()[at] ^= std::byte{1};
     return seen;
   };
-  for (const PartSnapshot& part : snapshot.parts) {
-    // Block kinds whose first bytes belong to a record (or value) that position 70 can see.
-    if (!part.pages.empty() && part.pages[0].get()->growth == Growth::per_token) {
-      EXPECT_TRUE(flip_is_seen(part.pages[0], 0));
-    }
-    if (part.summary) {
-      EXPECT_TRUE(flip_is_seen(part.summary, 2));
-    }
-    if (part.open) {
-      EXPECT_TRUE(flip_is_seen(part.open, 0));
+  for (size_t i = 0; i < layout.groups.size(); ++i) {
+    const GroupSnapshot& group = snapshot.groups[i];
+    for (const int64_t part : layout.groups[i].parts) {
+      const PartPlace& place = layout.place(part);
+      // Blocks where a part begins with a record (or value) that position 70 can see.
+      if (layout.part(part).growth == Growth::per_token) {
+        EXPECT_TRUE(flip_is_seen(group.pages[1], place.offset));
+      }
+      if (group.summary) {
+        EXPECT_TRUE(flip_is_seen(group.summary, place.summary_offset + 2));
+      }
+      if (group.open) {
+        EXPECT_TRUE(flip_is_seen(group.open, place.offset));
+      }
     }
   }
+  // The first page is packed: where its head says.
+  EXPECT_TRUE(snapshot.groups[0].pages[0].packed());
+  EXPECT_TRUE(flip_is_seen(snapshot.groups[0].pages[0], PackedHead::bytes(4)));
   std::vector<int32_t> others = tokens;
   others[0] = 77;
   EXPECT_NE(check_snapshot(layout, snapshot, others), "");

@@ -25,19 +25,18 @@ bool starts_with(std::span<const int32_t> tokens, std::span<const int32_t> prefi
          common_prefix(tokens, prefix) == static_cast<int64_t>(prefix.size());
 }
 
-// Whether pages of a window part hold what a token at `position` sees.
-bool window_covered(const StatePart& part, const PartSnapshot& snapshot, int64_t position) {
+// Whether pages of a window group hold what a token at `position` sees.
+bool window_covered(const PageGroup& group, const GroupSnapshot& snapshot, int64_t position) {
   const auto page_held = [&](int64_t page) {
     const int64_t index = page - snapshot.first_page;
     return index >= 0 && index < static_cast<int64_t>(snapshot.pages.size()) &&
            snapshot.pages[static_cast<size_t>(index)];
   };
-  const int64_t records = part.page_records;
-  for (int64_t slot = 0; slot < std::min(part.sinks, position); slot += records) {
+  const int64_t records = group.page_records;
+  for (int64_t slot = 0; slot < std::min(group.sinks, position); slot += records) {
     if (!page_held(slot / records)) return false;
   }
-  const int64_t first = std::max<int64_t>(0, position - part.window);
-  for (int64_t page = first / records; page * records < position; ++page) {
+  for (int64_t page = group.first_kept(position) / records; page * records < position; ++page) {
     if (!page_held(page)) return false;
   }
   return true;
@@ -48,21 +47,21 @@ bool window_covered(const StatePart& part, const PartSnapshot& snapshot, int64_t
 // The best place found so far.
 struct PrefixCache::Candidate {
   int64_t position = 0;
-  const Node* node = nullptr;            // of the last full block
-  const Node* point_node = nullptr;      // where the point hangs
-  const Point* point = nullptr;          // null in a layout of per-token parts
-  const std::vector<BlockRef>* pages{};  // per-token pages of the unfinished block
+  const Node* node = nullptr;        // of the last full block
+  const Node* point_node = nullptr;  // where the point hangs
+  const Point* point = nullptr;      // null in a layout of per-token parts
+  const BlockRef* page = nullptr;    // per-token, of the unfinished block
 };
 
 PrefixCache::PrefixCache(const StateLayout& layout, Options options)
     : layout_(&layout), options_(std::move(options)) {
-  for (size_t i = 0; i < layout.entries.size(); ++i) {
-    const StatePart& part = layout.entries[i].part;
-    if (part.growth == Growth::per_token) {
-      per_token_.push_back(i);
+  for (size_t i = 0; i < layout.groups.size(); ++i) {
+    const PageGroup& group = layout.groups[i];
+    if (group.growth == Growth::per_token) {
+      per_token_ = i;  // there is no second one: all have pages of 64 records
     } else {
       per_token_only_ = false;
-      if (!part.stores_whole_chunk()) trims_across_blocks_ = false;
+      if (!group.stores_whole_chunk()) trims_across_blocks_ = false;
     }
   }
 }
@@ -75,9 +74,14 @@ uint64_t PrefixCache::block_hash(const Node& parent, std::span<const int32_t> to
 
 PrefixCache::Node* PrefixCache::find_child(const Node& parent,
                                            std::span<const int32_t> tokens) const {
+  const auto same = [&](const Node& node) {
+    return std::memcmp(node.tokens.data(), tokens.data(), sizeof(BlockTokens)) == 0;
+  };
+  if (parent.likely != nullptr && same(*parent.likely)) return parent.likely;
+  if (parent.children.size() < 2) return nullptr;
   const auto [first, last] = parent.children.equal_range(block_hash(parent, tokens));
   for (auto it = first; it != last; ++it) {
-    if (std::ranges::equal(it->second->tokens, tokens)) return it->second;
+    if (same(*it->second)) return it->second;
   }
   return nullptr;
 }
@@ -91,21 +95,21 @@ const PrefixCache::Point* PrefixCache::find_point(const Node& node, uint64_t id)
 
 // ---- matching ----
 
-// A point serves its own position, and an earlier one where every part still has what that needs.
+// A point serves its own position, and an earlier one where every group still has what that needs.
 bool PrefixCache::usable(const Point& point, int64_t position) const {
   if (position == point.position) return true;
   if (position > point.position) return false;
-  for (size_t i = 0; i < point.parts.size(); ++i) {
-    const StatePart& part = layout_->entries[i].part;
-    switch (part.growth) {
+  for (size_t i = 0; i < point.groups.size(); ++i) {
+    const PageGroup& group = layout_->groups[i];
+    switch (group.growth) {
       case Growth::per_token:
         break;
       case Growth::window:
-        if (!part.stores_whole_chunk()) return false;
-        if (!window_covered(part, point.parts[i], position)) return false;
+        if (!group.stores_whole_chunk()) return false;
+        if (!window_covered(group, point.groups[i], position)) return false;
         break;
       case Growth::folded:
-        if (position / part.page_records != point.position / part.page_records) return false;
+        if (position / group.page_records != point.position / group.page_records) return false;
         break;
     }
   }
@@ -118,7 +122,7 @@ void PrefixCache::consider(const Node& node, const Point& point, std::span<const
   const int64_t common = common_prefix(point.tail, tokens);
   const int64_t position = node.depth * kPageTokens + common;
   if (position > best.position && usable(point, position)) {
-    best = {position, &node, &node, &point, &point.open};
+    best = {position, &node, &node, &point, &point.page};
   }
 }
 
@@ -137,7 +141,7 @@ void PrefixCache::consider_beyond(const Node& node, std::span<const int32_t> tok
       const auto found = std::ranges::find_if(
           at->points, [&](const Point& point) { return usable(point, position); });
       if (found != at->points.end()) {
-        best = {position, &node, at, &*found, &child->pages};
+        best = {position, &node, at, &*found, &child->page};
         break;
       }
       for (const auto& [below_hash, below] : at->children) stack.push_back(below);
@@ -149,34 +153,29 @@ Snapshot PrefixCache::assemble(const Candidate& candidate) const {
   Snapshot snapshot;
   snapshot.position = candidate.position;
   if (candidate.point != nullptr) {
-    snapshot.parts = candidate.point->parts;
+    snapshot.groups = candidate.point->groups;
   } else {
-    snapshot.parts.resize(layout_->entries.size());
+    snapshot.groups.resize(layout_->groups.size());
   }
   const int64_t position = candidate.position;
-  for (size_t i = 0; i < snapshot.parts.size(); ++i) {
-    const StatePart& declared = layout_->entries[i].part;
-    PartSnapshot& part = snapshot.parts[i];
-    const int64_t records = declared.page_records;
+  for (size_t i = 0; i < snapshot.groups.size(); ++i) {
+    const PageGroup& declared = layout_->groups[i];
+    GroupSnapshot& group = snapshot.groups[i];
     if (declared.growth == Growth::window) {
-      const int64_t end = (position + records - 1) / records;
-      part.pages.resize(static_cast<size_t>(std::max<int64_t>(0, end - part.first_page)));
-    } else if (declared.growth == Growth::folded && position % records == 0) {
-      part.open.reset();
+      group.pages.resize(static_cast<size_t>(
+          std::max<int64_t>(0, declared.pages_for(position) - group.first_page)));
+    } else if (declared.growth == Growth::folded && position % declared.page_records == 0) {
+      group.open.reset();
     }
   }
+  if (!per_token_) return snapshot;
+  std::vector<BlockRef>& pages = snapshot.groups[*per_token_].pages;
   const Node* node = candidate.node;
-  const int64_t tail = position - node->depth * kPageTokens;
   const auto blocks = static_cast<size_t>(node->depth);
-  for (const size_t part : per_token_) snapshot.parts[part].pages.resize(blocks);
-  for (size_t block = blocks; block-- > 0; node = node->parent) {
-    for (size_t i = 0; i < per_token_.size(); ++i) {
-      snapshot.parts[per_token_[i]].pages[block] = node->pages[i];
-    }
-  }
-  for (size_t i = 0; i < per_token_.size() && tail > 0; ++i) {
-    snapshot.parts[per_token_[i]].pages.push_back((*candidate.pages)[i]);
-  }
+  const bool tail = position > node->depth * kPageTokens;
+  pages.resize(blocks + (tail ? 1 : 0));
+  if (tail) pages.back() = *candidate.page;
+  for (size_t block = blocks; block-- > 0; node = node->parent) pages[block] = node->page;
   return snapshot;
 }
 
@@ -195,16 +194,16 @@ PrefixCache::Match PrefixCache::match(std::string_view isolation_key,
     deepest = child;
     rest = rest.subspan(kPageTokens);
   }
-  // The pages of a block that starts like the rest of the prompt.
+  // The page of a block that starts like the rest of the prompt.
   Candidate known{deepest->depth * kPageTokens, deepest, nullptr, nullptr, nullptr};
-  const auto extend = [&](std::span<const int32_t> block, const std::vector<BlockRef>& pages) {
+  const auto extend = [&](std::span<const int32_t> block, const BlockRef& page) {
     const int64_t position = deepest->depth * kPageTokens + common_prefix(block, rest);
     if (position <= known.position) return;
     known.position = position;
-    known.pages = &pages;
+    known.page = &page;
   };
-  for (const auto& [hash, child] : deepest->children) extend(child->tokens, child->pages);
-  for (const Point& point : deepest->points) extend(point.tail, point.open);
+  for (const auto& [hash, child] : deepest->children) extend(child->tokens, child->page);
+  for (const Point& point : deepest->points) extend(point.tail, point.page);
   match.known = known.position;
 
   Candidate best;
@@ -257,18 +256,13 @@ void PrefixCache::release(const BlockRef& block) {
 
 void PrefixCache::hold_point(const Point& point, bool holds) {
   const auto apply = [&](const BlockRef& block) { holds ? hold(block) : release(block); };
-  for (const BlockRef& page : point.open) apply(page);
-  for (const PartSnapshot& part : point.parts) {
-    for (const BlockRef& page : part.pages) apply(page);
-    apply(part.summary);
-    apply(part.open);
-  }
+  apply(point.page);
+  for (const GroupSnapshot& group : point.groups) group.for_each_block(apply);
 }
 
-// Points behind `node` whose tails `tokens` starts with take their pages from `pages`: the same
-// records once. Where nothing else hangs on a point, it is then of no use.
-void PrefixCache::share_pages(Node& node, std::span<const int32_t> tokens,
-                              const std::vector<BlockRef>& pages) {
+// Points behind `node` whose tails `tokens` starts with take `page` for their own: the same records
+// once. Where nothing else hangs on a point, it is then of no use.
+void PrefixCache::share_page(Node& node, std::span<const int32_t> tokens, const BlockRef& page) {
   for (size_t i = node.points.size(); i-- > 0;) {
     Point& point = node.points[i];
     if (point.tail.empty() || point.tail.size() >= tokens.size()) continue;
@@ -278,7 +272,7 @@ void PrefixCache::share_pages(Node& node, std::span<const int32_t> tokens,
       node.points.erase(node.points.begin() + static_cast<int64_t>(i));
       continue;
     }
-    point.open = pages;
+    point.page = page;
     hold_point(point, true);
   }
 }
@@ -292,13 +286,14 @@ PrefixCache::Node* PrefixCache::add_child(Node& parent, std::span<const int32_t>
   node->hash = block_hash(parent, tokens);
   node->depth = parent.depth + 1;
   std::ranges::copy(tokens, node->tokens.begin());
-  for (const size_t part : per_token_) {
-    node->pages.push_back(snapshot.parts[part].pages[static_cast<size_t>(parent.depth)]);
-    hold(node->pages.back());
+  if (per_token_) {
+    node->page = snapshot.groups[*per_token_].pages[static_cast<size_t>(parent.depth)];
+    hold(node->page);
   }
   parent.children.emplace(node->hash, node);
+  if (parent.likely == nullptr) parent.likely = node;
   nodes_.emplace(node->id, std::move(owned));
-  share_pages(parent, tokens, node->pages);
+  share_page(parent, tokens, node->page);
   return node;
 }
 
@@ -319,27 +314,28 @@ void PrefixCache::add_point(Node& node, std::span<const int32_t> tail, const Sna
   point.tail.assign(tail.begin(), tail.end());
   if (!tail.empty()) {
     // A block or a longer tail that starts with this one has the records already.
-    const std::vector<BlockRef>* pages = nullptr;
+    const BlockRef* page = nullptr;
     for (const auto& [hash, child] : node.children) {
-      if (starts_with(child->tokens, tail)) pages = &child->pages;
+      if (starts_with(child->tokens, tail)) page = &child->page;
     }
     for (const Point& other : node.points) {
-      if (starts_with(other.tail, tail)) pages = &other.open;
+      if (starts_with(other.tail, tail)) page = &other.page;
     }
-    if (pages != nullptr && per_token_only_) return;
-    if (pages != nullptr) point.open = *pages;
-    for (size_t i = 0; i < per_token_.size() && pages == nullptr; ++i) {
-      point.open.push_back(snapshot.parts[per_token_[i]].pages.back());
+    if (page != nullptr && per_token_only_) return;
+    if (page != nullptr) {
+      point.page = *page;
+    } else if (per_token_) {
+      point.page = snapshot.groups[*per_token_].pages.back();
+      share_page(node, tail, point.page);
     }
-    if (pages == nullptr) share_pages(node, tail, point.open);
   }
-  point.parts = snapshot.parts;
-  for (const size_t part : per_token_) point.parts[part] = {};
-  for (const PartSnapshot& part : point.parts) {
-    for (const BlockRef& page : part.pages) point.bytes += page.bytes();
-    point.bytes += part.summary.bytes() + part.open.bytes();
+  for (size_t i = 0; i < snapshot.groups.size(); ++i) {
+    point.groups.push_back(per_token_ == i ? GroupSnapshot{} : snapshot.groups[i]);
   }
-  for (const BlockRef& page : point.open) point.bytes += page.bytes();
+  point.bytes = point.page.bytes();
+  for (const GroupSnapshot& group : point.groups) {
+    group.for_each_block([&](const BlockRef& block) { point.bytes += block.bytes(); });
+  }
   hold_point(point, true);
   node.points.push_back(std::move(point));
 }
@@ -348,7 +344,7 @@ void PrefixCache::insert(std::string_view isolation_key, std::span<const int32_t
                          const Snapshot& snapshot, double priority) {
   HEDDLE_CHECK(static_cast<int64_t>(tokens.size()) == snapshot.position, "{} tokens, position {}",
                tokens.size(), snapshot.position);
-  HEDDLE_CHECK(snapshot.parts.size() == layout_->entries.size(), "snapshot of another layout");
+  HEDDLE_CHECK(snapshot.groups.size() == layout_->groups.size(), "snapshot of another layout");
   if (tokens.empty()) return;
   ++counts_.inserted;
   auto root = roots_.find(isolation_key);
@@ -384,11 +380,9 @@ double PrefixCache::cost(int64_t from, int64_t to) const {
 // that an old entry must have been worth more to stay beside a new one.
 double PrefixCache::score(const Node& node, const Point* point) const {
   if (point == nullptr) {
-    int64_t bytes = 0;
-    for (const BlockRef& page : node.pages) bytes += page.bytes();
     const int64_t end = node.depth * kPageTokens;
-    return node.clock +
-           cost(end - kPageTokens, end) / static_cast<double>(std::max<int64_t>(1, bytes));
+    return node.clock + cost(end - kPageTokens, end) /
+                            static_cast<double>(std::max<int64_t>(1, node.page.bytes()));
   }
   // Without it, work starts from the nearest earlier point of its path.
   int64_t from = per_token_only_ ? node.depth * kPageTokens : 0;
@@ -411,11 +405,14 @@ bool PrefixCache::evictable(const Node& node) const {
 }
 
 void PrefixCache::remove_node(Node& node) {
-  for (const BlockRef& page : node.pages) release(page);
+  release(node.page);
   if (node.parent != nullptr) {
-    auto [first, last] = node.parent->children.equal_range(node.hash);
-    node.parent->children.erase(
+    Node& parent = *node.parent;
+    auto [first, last] = parent.children.equal_range(node.hash);
+    parent.children.erase(
         std::find_if(first, last, [&](const auto& entry) { return entry.second == &node; }));
+    if (parent.likely == &node)
+      parent.likely = parent.children.empty() ? nullptr : parent.children.begin()->second;
     ++counts_.evicted_nodes;
   } else {
     roots_.erase(roots_.find(node.key));
@@ -445,7 +442,7 @@ std::vector<int32_t> PrefixCache::path_tokens(const Node& node) const {
 void PrefixCache::evict_point(Node& node, uint64_t id) {
   const auto at = std::ranges::find_if(node.points, [&](const Point& p) { return p.id == id; });
   if (options_.on_evict) {
-    const Candidate whole{at->position, &node, &node, &*at, &at->open};
+    const Candidate whole{at->position, &node, &node, &*at, &at->page};
     std::vector<int32_t> tokens = path_tokens(node);
     tokens.insert(tokens.end(), at->tail.begin(), at->tail.end());
     const Node* root = &node;
@@ -521,7 +518,7 @@ PrefixCache::Stats PrefixCache::stats() const {
     if (node->parent != nullptr) ++stats.nodes;
     stats.points += static_cast<int64_t>(node->points.size());
     if (per_token_only_ || !node->children.empty() || !node->points.empty()) continue;
-    for (const BlockRef& page : node->pages) stats.unreachable_bytes += page.bytes();
+    stats.unreachable_bytes += node->page.bytes();
   }
   return stats;
 }

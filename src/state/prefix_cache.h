@@ -1,10 +1,10 @@
 #pragma once
 // What was computed for one prompt, found again by the next: a trie of blocks of 64 tokens.
 //
-// Per-token pages hang on every block. Everything else that resuming needs (summaries, windows, the
-// pages of an unfinished block) hangs on resume points: exact positions at the end of a block or up
-// to 63 tokens behind it. A layout of per-token parts alone needs no resume points and resumes
-// anywhere. Only growth classes are known here, no mixer.
+// A per-token page, one block of memory for all parts, hangs on every block. Everything else that
+// resuming needs (summaries, windows, the pages of an unfinished block) hangs on resume points:
+// exact positions at the end of a block or up to 63 tokens behind it. A layout of per-token parts
+// alone needs no resume points and resumes anywhere. Only growth classes are known here, no mixer.
 //
 // Blocks are found by chained hash and compared token by token; nodes are never split; nothing is
 // shared between isolation keys. Owned by one thread.
@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -95,23 +96,25 @@ class PrefixCache {
     uint64_t id = 0;
     int64_t position = 0;
     double priority = 1;
-    double clock = 0;            // the eviction clock when it was last used
-    int64_t bytes = 0;           // of its own blocks
-    std::vector<int32_t> tail;   // tokens behind the node: position mod 64
-    std::vector<BlockRef> open;  // [per-token parts]: the unfinished page; empty without a tail
-    std::vector<PartSnapshot> parts;  // the other parts; those of per-token parts stay empty
+    double clock = 0;                   // the eviction clock when it was last used
+    int64_t bytes = 0;                  // of its own blocks
+    std::vector<int32_t> tail;          // tokens behind the node: position mod 64
+    BlockRef page;                      // per-token, the unfinished one; null without a tail
+    std::vector<GroupSnapshot> groups;  // the other groups; the per-token one stays empty
   };
   struct Node {
     uint64_t id = 0;
-    Node* parent = nullptr;  // null: the root of an isolation key
-    std::string_view key;    // of a root: its isolation key
-    uint64_t hash = 0;       // chained
-    int64_t depth = 0;       // blocks from the root
+    std::string_view key;  // of a root: its isolation key
+    uint64_t hash = 0;     // chained
     double clock = 0;
-    BlockTokens tokens{};
-    std::vector<BlockRef> pages;  // [per-token parts]
     std::unordered_multimap<uint64_t, Node*> children;
     std::vector<Point> points;
+    // What a match meets, side by side: it walks hundreds of nodes.
+    Node* parent = nullptr;  // null: the root of an isolation key
+    Node* likely = nullptr;  // the first of the children: most nodes have one, found without a hash
+    int64_t depth = 0;       // blocks from the root
+    BlockRef page;           // per-token: of all its parts
+    BlockTokens tokens{};
   };
   struct Candidate;  // of a match
   struct Victim {
@@ -126,7 +129,7 @@ class PrefixCache {
   const Point* find_point(const Node& node, uint64_t id) const;
   void add_point(Node& node, std::span<const int32_t> tail, const Snapshot& snapshot,
                  double priority);
-  void share_pages(Node& node, std::span<const int32_t> tokens, const std::vector<BlockRef>& pages);
+  void share_page(Node& node, std::span<const int32_t> tokens, const BlockRef& page);
 
   bool usable(const Point& point, int64_t position) const;
   void consider(const Node& node, const Point& point, std::span<const int32_t> tokens,
@@ -148,9 +151,9 @@ class PrefixCache {
 
   const StateLayout* layout_;
   Options options_;
-  std::vector<size_t> per_token_;  // their indices in the layout
+  std::optional<size_t> per_token_;  // its index among the layout's groups
   bool per_token_only_ = true;
-  bool trims_across_blocks_ = true;  // nothing but per-token parts and windows in full pages
+  bool trims_across_blocks_ = true;  // nothing but per-token pages and windows in full pages
   std::map<std::string, Node*, std::less<>> roots_;
   std::unordered_map<uint64_t, std::unique_ptr<Node>> nodes_;
   std::unordered_map<const Block*, int64_t> held_;  // references by this cache

@@ -263,9 +263,7 @@ TEST_F(PrefixCacheFixed, a_very_long_path_is_freed_without_recursion) {
   Snapshot snapshot;
   snapshot.position = 64 * 20000;
   const BlockRef page = pool_.allocate(64, Growth::per_token);
-  for (int i = 0; i < 3; ++i) {
-    snapshot.parts.push_back({.pages = std::vector<BlockRef>(20000, page)});
-  }
+  snapshot.groups.push_back({.pages = std::vector<BlockRef>(20000, page)});
   PrefixCache cache(layout, {.max_bytes = kPlenty});
   const auto tokens = counting(snapshot.position);
   cache.insert("", tokens, snapshot);

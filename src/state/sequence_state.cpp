@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
+#include "state/page_block.h"
 
 namespace heddle::state {
 
 namespace {
-
-int64_t pages_for(int64_t records, int64_t page_records) {
-  return (records + page_records - 1) / page_records;
-}
 
 // Copies record `from` of page `source` to record `to` of page `target`.
 void move_record(const StatePart& part, const std::byte* source, int64_t from, std::byte* target,
@@ -24,26 +22,14 @@ void move_record(const StatePart& part, const std::byte* source, int64_t from, s
   }
 }
 
-int64_t block_bytes(const std::vector<BlockRef>& pages) {
-  int64_t bytes = 0;
-  for (const BlockRef& page : pages) bytes += page.bytes();
-  return bytes;
-}
-
-// The first slot, sinks aside, that a token at `next` can see.
-int64_t first_slot_kept(const StatePart& part, int64_t next) {
-  return part.growth == Growth::per_token ? 0 : std::max<int64_t>(0, next - part.window);
-}
-
 }  // namespace
 
 int64_t Snapshot::bytes(Growth growth) const {
   int64_t bytes = 0;
-  for (const PartSnapshot& part : parts) {
-    for (const BlockRef& page : part.pages) {
-      if (page && page.get()->growth == growth) bytes += page.bytes();
-    }
-    if (growth == Growth::folded) bytes += part.summary.bytes() + part.open.bytes();
+  for (const GroupSnapshot& group : groups) {
+    group.for_each_block([&](const BlockRef& block) {
+      if (block && block.get()->growth == growth) bytes += block.bytes();
+    });
   }
   return bytes;
 }
@@ -53,20 +39,20 @@ int64_t Snapshot::bytes() const {
 }
 
 SequenceState::SequenceState(const StateLayout& layout, BlockPool& pool)
-    : layout_(&layout), pool_(&pool), parts_(layout.entries.size()) {}
+    : layout_(&layout), pool_(&pool), groups_(layout.groups.size()) {}
 
-SequenceState::SequenceState(const StateLayout& layout, BlockPool& pool, const Snapshot& snapshot)
+SequenceState::SequenceState(const StateLayout& layout, BlockPool& pool, Snapshot snapshot)
     : SequenceState(layout, pool) {
-  HEDDLE_CHECK(snapshot.parts.size() == parts_.size(), "snapshot of {} parts, layout of {}",
-               snapshot.parts.size(), parts_.size());
+  HEDDLE_CHECK(snapshot.groups.size() == groups_.size(), "snapshot of {} groups, layout of {}",
+               snapshot.groups.size(), groups_.size());
   position_ = snapshot.position;
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const PartSnapshot& from = snapshot.parts[i];
-    PartState& to = parts_[i];
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    GroupSnapshot& from = snapshot.groups[i];
+    GroupState& to = groups_[i];
     to.first_page = from.first_page;
-    to.pages = from.pages;
-    to.summary = from.summary;
-    to.open = from.open;
+    to.pages = std::move(from.pages);
+    to.summary = std::move(from.summary);
+    to.open = std::move(from.open);
     to.resize_views(from.first_page + std::ssize(to.pages));
     int64_t number = from.first_page;
     for (const BlockRef& page : to.pages) to.show(number++, page);
@@ -88,123 +74,106 @@ void SequenceState::begin_step(int64_t committed, int64_t drafts) {
   step_committed_ = committed;
   step_drafts_ = drafts;
   if (committed + drafts == 0) return;
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    const StatePart& part = layout_->entries[i].part;
-    if (part.growth == Growth::folded) {
-      make_room_folded(part, parts_[i]);
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    const PageGroup& group = layout_->groups[i];
+    if (group.growth == Growth::folded) {
+      make_room_folded(group, groups_[i]);
     } else {
-      make_room(part, parts_[i]);
+      make_room(group, groups_[i]);
     }
+    groups_[i].update_view();
   }
 }
 
-BlockRef SequenceState::copy_records(const StatePart& part, const BlockRef& page, int64_t records) {
-  BlockRef copy = pool_->allocate(part.page_bytes(), part.growth);
-  if (page.packed()) {
-    part.codec->unpack(page.data(), part.page_bytes(), copy.data());
-    return copy;
-  }
-  const int64_t strip_bytes = dtype_bytes(part.dtype, part.strip);
-  const int64_t stride = strip_bytes * part.page_records;
-  for (int64_t strip = 0; strip < part.strips; ++strip) {
-    std::memcpy(copy.data() + strip * stride, page.data() + strip * stride,
-                static_cast<size_t>(strip_bytes * records));
-  }
-  return copy;
-}
-
-void SequenceState::make_room(const StatePart& part, PartState& state) {
-  const int64_t records = part.page_records;
+void SequenceState::make_room(const PageGroup& group, GroupState& state) {
+  const int64_t records = group.page_records;
   const int64_t end = position_ + step_committed_ + step_drafts_;
   const int64_t first = position_ / records;
   // Records that nobody reads back and that do not outlive the step get no page.
   const int64_t kept =
-      part.stores_whole_chunk() ? 0 : first_slot_kept(part, position_ + step_committed_);
-  state.pages.resize(static_cast<size_t>(pages_for(end, records) - state.first_page));
-  state.resize_views(pages_for(end, records));
+      group.stores_whole_chunk() ? 0 : group.first_kept(position_ + step_committed_);
+  state.pages.resize(static_cast<size_t>(group.pages_for(end) - state.first_page));
+  state.resize_views(group.pages_for(end));
   for (int64_t page = first; page * records < end; ++page) {
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     if (block) {
       if (block.shared() || block.packed())
-        block = copy_records(part, block, position_ - page * records);
-    } else if ((page + 1) * records > kept || page * records < part.sinks) {
-      block = pool_->allocate(part.page_bytes(), part.growth);
+        block = copy_block(*layout_, group, block, position_ - page * records, *pool_);
+    } else if ((page + 1) * records > kept || page * records < group.sinks) {
+      block = pool_->allocate(group.page_bytes, group.growth);
     }
     state.show(page, block);
   }
 }
 
-void SequenceState::make_room_folded(const StatePart& part, PartState& state) {
-  const int64_t fold = part.page_records;
+void SequenceState::make_room_folded(const PageGroup& group, GroupState& state) {
+  const int64_t fold = group.page_records;
   if (!state.open) {
-    state.open = pool_->allocate(part.page_bytes(), part.growth);
+    state.open = pool_->allocate(group.page_bytes, group.growth);
   } else if (state.open.shared()) {
-    state.open = copy_records(part, state.open, position_ % fold);
+    state.open = copy_block(*layout_, group, state.open, position_ % fold, *pool_);
   }
   if ((position_ + step_committed_) / fold > position_ / fold) {
-    state.next_summary = pool_->allocate(part.summary_bytes(), part.growth);
+    state.next_summary = pool_->allocate(group.summary_bytes, group.growth);
   }
 }
 
 PartView SequenceState::part_view(int64_t part) const {
   HEDDLE_CHECK(in_step_ || fold_due_, "part_view outside a step");
   HEDDLE_CHECK(part >= 0 && part < layout_->parts(), "part {} of {}", part, layout_->parts());
-  const PartState& state = parts_[static_cast<size_t>(part)];
-  PartView view;
-  view.pages = state.page_pointers.data();
-  view.packed = state.packed.data();
-  view.summary = reinterpret_cast<const float*>(state.summary.data());
-  view.open = state.open.data();
-  view.next_summary = reinterpret_cast<float*>(state.next_summary.data());
-  return view;
+  const PartPlace& place = layout_->place(part);
+  return {groups_[static_cast<size_t>(place.group)].view, place};
 }
 
-void SequenceState::keep_path(const StatePart& part, PartState& state,
+void SequenceState::keep_path(const PageGroup& group, GroupState& state,
                               std::span<const int32_t> accepted) {
-  const int64_t records = part.page_records;
-  const bool folded = part.growth == Growth::folded;
-  // Slot of draft 0. Drafts never cross a fold boundary, so those of a folded part share one page.
-  const int64_t first = position_ + step_committed_;
+  const int64_t records = group.page_records;
+  // Drafts never cross a fold boundary, so those of a folded part share one page.
+  const auto block_of = [&](int64_t slot) {
+    return group.growth == Growth::folded ? state.open.data()
+                                          : state.page_blocks[static_cast<size_t>(slot / records)];
+  };
+  const int64_t first = position_ + step_committed_;  // slot of draft 0
   for (size_t i = 0; i < accepted.size(); ++i) {
     const int64_t from = first + accepted[i];
     const int64_t to = first + static_cast<int64_t>(i);
     if (from == to) continue;
-    std::byte* source =
-        folded ? state.open.data() : state.page_pointers[static_cast<size_t>(from / records)];
-    std::byte* target =
-        folded ? state.open.data() : state.page_pointers[static_cast<size_t>(to / records)];
-    move_record(part, source, from % records, target, to % records);
+    for (const int64_t part : group.parts) {
+      const int64_t offset = layout_->place(part).offset;
+      move_record(layout_->part(part), block_of(from) + offset, from % records,
+                  block_of(to) + offset, to % records);
+    }
   }
 }
 
-void SequenceState::close_step_folded(const StatePart& part, PartState& state, int64_t accepted) {
-  const int64_t fold = part.page_records;
+void SequenceState::close_step_folded(const PageGroup& group, GroupState& state, int64_t accepted) {
+  const int64_t fold = group.page_records;
   if (state.next_summary) state.summary = std::move(state.next_summary);
   state.next_summary.reset();
   if (position_ % fold != 0) return;
   if (accepted > 0) {  // the records of the completed block wait for the model to fold them
-    state.next_summary = pool_->allocate(part.summary_bytes(), part.growth);
+    state.next_summary = pool_->allocate(group.summary_bytes, group.growth);
     fold_due_ = true;
   } else {
     state.open.reset();
   }
 }
 
-void SequenceState::drop_unreachable(const StatePart& part, PartState& state) {
-  const int64_t records = part.page_records;
+void SequenceState::drop_unreachable(const PageGroup& group, GroupState& state) {
+  const int64_t records = group.page_records;
   // Pages of rejected drafts.
   state.pages.resize(
-      static_cast<size_t>(std::max<int64_t>(0, pages_for(position_, records) - state.first_page)));
-  state.resize_views(pages_for(position_, records));
-  const int64_t first_kept = first_slot_kept(part, position_) / records;
+      static_cast<size_t>(std::max<int64_t>(0, group.pages_for(position_) - state.first_page)));
+  state.resize_views(group.pages_for(position_));
+  const int64_t first_kept = group.first_kept(position_) / records;
   const int64_t last = state.first_page + static_cast<int64_t>(state.pages.size());
   for (int64_t page = state.first_page; page < std::min(first_kept, last); ++page) {
-    if (page * records < part.sinks) continue;
+    if (page * records < group.sinks) continue;
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     block.reset();
     state.show(page, block);
   }
-  if (part.sinks == 0 && first_kept > state.first_page) {
+  if (group.sinks == 0 && first_kept > state.first_page) {
     const int64_t gone = std::min(first_kept, last) - state.first_page;
     state.pages.erase(state.pages.begin(), state.pages.begin() + gone);
     state.first_page += gone;
@@ -212,13 +181,13 @@ void SequenceState::drop_unreachable(const StatePart& part, PartState& state) {
 }
 
 // The pages that the step completed, `before` being the position it began at.
-void SequenceState::pack_pages(const StatePart& part, PartState& state, int64_t before) {
-  const int64_t records = part.page_records;
+void SequenceState::pack_pages(const PageGroup& group, GroupState& state, int64_t before) {
+  const int64_t records = group.page_records;
   for (int64_t page = std::max(before / records, state.first_page); page < position_ / records;
        ++page) {
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     if (!block) continue;
-    block = pool_->pack(part, std::move(block));
+    block = pack_block(*layout_, group, std::move(block), *pool_);
     state.show(page, block);
   }
 }
@@ -232,26 +201,27 @@ void SequenceState::commit(std::span<const int32_t> accepted) {
   }
   const auto count = static_cast<int64_t>(accepted.size());
   const bool wrote = step_committed_ + step_drafts_ > 0;
-  for (size_t i = 0; i < parts_.size() && wrote; ++i) {
-    keep_path(layout_->entries[i].part, parts_[i], accepted);
+  for (size_t i = 0; i < groups_.size() && wrote; ++i) {
+    keep_path(layout_->groups[i], groups_[i], accepted);
   }
   const int64_t before = position_;
   position_ += step_committed_ + count;
-  for (size_t i = 0; i < parts_.size() && wrote; ++i) {
-    const StatePart& part = layout_->entries[i].part;
-    if (part.growth == Growth::folded) {
-      close_step_folded(part, parts_[i], count);
+  for (size_t i = 0; i < groups_.size() && wrote; ++i) {
+    const PageGroup& group = layout_->groups[i];
+    if (group.growth == Growth::folded) {
+      close_step_folded(group, groups_[i], count);
     } else {
-      drop_unreachable(part, parts_[i]);
-      pack_pages(part, parts_[i], before);
+      drop_unreachable(group, groups_[i]);
+      pack_pages(group, groups_[i], before);
     }
+    groups_[i].update_view();
   }
   in_step_ = false;
 }
 
 void SequenceState::finish_fold() {
   HEDDLE_CHECK(fold_due_, "finish_fold without a fold that is due");
-  for (PartState& state : parts_) {
+  for (GroupState& state : groups_) {
     if (!state.next_summary) continue;
     state.summary = std::move(state.next_summary);
     state.open.reset();
@@ -263,20 +233,20 @@ Snapshot SequenceState::snapshot() const {
   HEDDLE_CHECK(!in_step_ && !fold_due_, "a snapshot inside a step");
   Snapshot snapshot;
   snapshot.position = position_;
-  snapshot.parts.reserve(parts_.size());
-  for (const PartState& state : parts_) {
-    snapshot.parts.push_back({state.first_page, state.pages, state.summary, state.open});
+  snapshot.groups.reserve(groups_.size());
+  for (const GroupState& state : groups_) {
+    snapshot.groups.push_back({state.first_page, state.pages, state.summary, state.open});
   }
   return snapshot;
 }
 
 int64_t SequenceState::bytes(Growth growth) const {
   int64_t bytes = 0;
-  for (size_t i = 0; i < parts_.size(); ++i) {
-    if (layout_->entries[i].part.growth != growth) continue;
-    const PartState& state = parts_[i];
-    bytes += block_bytes(state.pages) + state.summary.bytes() + state.next_summary.bytes() +
-             state.open.bytes();
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (layout_->groups[i].growth != growth) continue;
+    const GroupState& state = groups_[i];
+    for (const BlockRef& page : state.pages) bytes += page.bytes();
+    bytes += state.summary.bytes() + state.next_summary.bytes() + state.open.bytes();
   }
   return bytes;
 }

@@ -16,22 +16,30 @@
 
 #include "state/batch.h"
 #include "state/block.h"
-#include "state/state_part.h"
+#include "state/layout.h"
 
 namespace heddle::state {
 
-// References to everything that resuming at `position` needs (the resume rule). Cheap to copy;
-// never changes.
-struct PartSnapshot {
+// References to everything that resuming at `position` needs (the resume rule), a list of blocks a
+// group. Cheap to copy; never changes.
+struct GroupSnapshot {
   int64_t first_page = 0;  // page index of pages[0]
   std::vector<BlockRef>
       pages;  // per_token, window: up to the (partial) page of position - 1; a dropped page is null
   BlockRef summary;  // folded: at floor(position / F) F; null at boundary 0
   BlockRef open;     // folded: the records since; null when there are none
+
+  // Calls visit(block) with every reference, null ones as well.
+  template <class Visit>
+  void for_each_block(const Visit& visit) const {
+    for (const BlockRef& page : pages) visit(page);
+    visit(summary);
+    visit(open);
+  }
 };
 struct Snapshot {
   int64_t position = 0;
-  std::vector<PartSnapshot> parts;  // as in the StateLayout
+  std::vector<GroupSnapshot> groups;  // as in the StateLayout
   // Bytes of the blocks it refers to (shared or not), by growth class.
   int64_t bytes(Growth growth) const;
   int64_t bytes() const;
@@ -42,7 +50,7 @@ class SequenceState {
   // Empty, at position 0. Layout and pool must outlive it.
   SequenceState(const StateLayout& layout, BlockPool& pool);
   // Resumes from a snapshot of the same layout; shares all its blocks.
-  SequenceState(const StateLayout& layout, BlockPool& pool, const Snapshot& snapshot);
+  SequenceState(const StateLayout& layout, BlockPool& pool, Snapshot snapshot);
   // A fork is a snapshot and a second state of it, never a copy of the state.
   SequenceState(const SequenceState&) = delete;
   SequenceState& operator=(const SequenceState&) = delete;
@@ -69,36 +77,39 @@ class SequenceState {
   int64_t bytes(Growth growth) const;
 
  private:
-  struct PartState {
-    int64_t first_page = 0;                 // pages before it are gone; 0 when there are sinks
-    std::vector<BlockRef> pages;            // [i]: page first_page + i
-    std::vector<std::byte*> page_pointers;  // [p]: absolute page p, as mixers see it
-    std::vector<uint8_t> packed;            // [p]: whether page p is packed
+  struct GroupState {
+    int64_t first_page = 0;               // pages before it are gone; 0 when there are sinks
+    std::vector<BlockRef> pages;          // [i]: page first_page + i
+    std::vector<std::byte*> page_blocks;  // [p]: absolute page p, as mixers see it
+    std::vector<uint8_t> packed;          // [p]: whether page p is packed
     BlockRef summary;
     BlockRef next_summary;
     BlockRef open;
+    GroupView view;
 
     // Mixers see `count` pages from now on, page `page` as it is in `block`.
     void resize_views(int64_t count) {
-      page_pointers.resize(static_cast<size_t>(count));
+      page_blocks.resize(static_cast<size_t>(count));
       packed.resize(static_cast<size_t>(count));
     }
     void show(int64_t page, const BlockRef& block) {
-      page_pointers[static_cast<size_t>(page)] = block.data();
+      page_blocks[static_cast<size_t>(page)] = block.data();
       packed[static_cast<size_t>(page)] = block.packed();
     }
+    void update_view() {
+      view = {page_blocks.data(), packed.data(), summary.data(), open.data(), next_summary.data()};
+    }
   };
-  void make_room(const StatePart& part, PartState& state);
-  void make_room_folded(const StatePart& part, PartState& state);
-  void keep_path(const StatePart& part, PartState& state, std::span<const int32_t> accepted);
-  void close_step_folded(const StatePart& part, PartState& state, int64_t accepted);
-  void drop_unreachable(const StatePart& part, PartState& state);
-  void pack_pages(const StatePart& part, PartState& state, int64_t before);
-  BlockRef copy_records(const StatePart& part, const BlockRef& page, int64_t records);
+  void make_room(const PageGroup& group, GroupState& state);
+  void make_room_folded(const PageGroup& group, GroupState& state);
+  void keep_path(const PageGroup& group, GroupState& state, std::span<const int32_t> accepted);
+  void close_step_folded(const PageGroup& group, GroupState& state, int64_t accepted);
+  void drop_unreachable(const PageGroup& group, GroupState& state);
+  void pack_pages(const PageGroup& group, GroupState& state, int64_t before);
 
   const StateLayout* layout_;
   BlockPool* pool_;
-  std::vector<PartState> parts_;
+  std::vector<GroupState> groups_;
   int64_t position_ = 0;
   int64_t step_committed_ = 0;
   int64_t step_drafts_ = 0;

@@ -49,10 +49,8 @@ DraftTree random_drafts(int64_t room, int64_t committed) {
 }
 
 void collect(const Snapshot& snapshot, std::set<const Block*>& blocks) {
-  for (const PartSnapshot& part : snapshot.parts) {
-    for (const BlockRef& page : part.pages) blocks.insert(page.get());
-    blocks.insert(part.summary.get());
-    blocks.insert(part.open.get());
+  for (const GroupSnapshot& group : snapshot.groups) {
+    group.for_each_block([&](const BlockRef& block) { blocks.insert(block.get()); });
   }
 }
 
@@ -160,18 +158,14 @@ class SequenceStateFixed : public testing::Test {
   BlockPool pool_;
 };
 
-TEST_F(SequenceStateFixed, layouts_of_the_tests_are_valid) {
-  EXPECT_TRUE(fake::full_layout().validate());
-  EXPECT_TRUE(fake::attention_layout().validate());
-  EXPECT_TRUE(fake::hybrid_layout().validate());
-}
-
 TEST_F(SequenceStateFixed, layout_errors_are_named) {
   const auto message = [&](auto change) {
-    StateLayout layout = fake::full_layout();
-    change(layout.entries[5].part);  // layer 2, conv
-    const Status status = layout.validate();
-    return status ? std::string() : status.error().message;
+    std::vector<std::vector<StatePart>> layers(layout_.first_part.size() - 1);
+    for (const auto& [layer, part] : layout_.entries)
+      layers[static_cast<size_t>(layer)].push_back(part);
+    change(layers[2][1]);  // conv
+    const auto layout = StateLayout::make(std::move(layers));
+    return layout ? std::string() : layout.error().message;
   };
   EXPECT_NE(message([](StatePart& part) { part.page_records = 48; }).find("divisor of 64"),
             std::string::npos);
@@ -206,17 +200,17 @@ TEST_F(SequenceStateFixed, accepted_drafts_that_complete_a_block_fold_after_the_
   state.commit();
   EXPECT_EQ(state.draft_room(1), 3);
   state.begin_step(1, 3);
-  EXPECT_EQ(state.part_view(1).next_summary, nullptr);
+  EXPECT_EQ(state.part_view(1).next_summary(), nullptr);
   const std::vector<int32_t> all = {0, 1, 2};
   state.commit(all);
   EXPECT_TRUE(state.fold_due());
   EXPECT_EQ(state.position(), 64);
-  EXPECT_NE(state.part_view(1).next_summary, nullptr);
-  EXPECT_NE(state.part_view(1).open, nullptr);
+  EXPECT_NE(state.part_view(1).next_summary(), nullptr);
+  EXPECT_NE(state.part_view(1).open(), nullptr);
   state.finish_fold();
   EXPECT_FALSE(state.fold_due());
-  EXPECT_TRUE(state.snapshot().parts[1].summary);
-  EXPECT_FALSE(state.snapshot().parts[1].open);
+  EXPECT_TRUE(state.snapshot().groups[1].summary);
+  EXPECT_FALSE(state.snapshot().groups[1].open);
 }
 
 TEST_F(SequenceStateFixed, rejected_drafts_leave_no_page_behind) {
@@ -232,15 +226,79 @@ TEST_F(SequenceStateFixed, rejected_drafts_leave_no_page_behind) {
   EXPECT_GT(with_second, before);
 }
 
+// Blocks of a class that a sequence refers to: their bytes depend on which of them pack.
+int64_t blocks_of(const Sequence& sequence, Growth growth) {
+  int64_t count = 0;
+  for (const GroupSnapshot& group : sequence.snapshot().groups) {
+    group.for_each_block(
+        [&](const BlockRef& block) { count += block && block.get()->growth == growth ? 1 : 0; });
+  }
+  return count;
+}
+
 TEST_F(SequenceStateFixed, memory_of_windows_and_folds_does_not_grow_with_length) {
   Sequence sequence(layout_, pool_);
   ASSERT_EQ(sequence.step(counting(200)), "");
-  const int64_t window = sequence.state().bytes(Growth::window);
-  const int64_t folded = sequence.state().bytes(Growth::folded);
+  const int64_t window = blocks_of(sequence, Growth::window);
+  const int64_t folded = blocks_of(sequence, Growth::folded);
   for (int i = 0; i < 6; ++i) ASSERT_EQ(sequence.step(counting(128)), "");
-  EXPECT_EQ(sequence.state().bytes(Growth::window), window);
-  EXPECT_EQ(sequence.state().bytes(Growth::folded), folded);
-  EXPECT_EQ(pool_.live_bytes(), sequence.state().bytes(Growth::per_token) + window + folded);
+  EXPECT_EQ(blocks_of(sequence, Growth::window), window);
+  EXPECT_EQ(blocks_of(sequence, Growth::folded), folded);
+  int64_t bytes = 0;
+  for (const Growth growth : {Growth::per_token, Growth::window, Growth::folded})
+    bytes += sequence.state().bytes(growth);
+  EXPECT_EQ(pool_.live_bytes(), bytes);
+}
+
+// 28 layers of attention at 32,768 tokens, on one list of 512 blocks.
+TEST_F(SequenceStateFixed, layers_share_the_blocks_of_their_group) {
+  const StatePart keys{.name = "k", .strip = 1};
+  const StatePart values{.name = "v", .strip = 1};
+  const StateLayout layout =
+      *StateLayout::make(std::vector<std::vector<StatePart>>(28, {keys, values}));
+  SequenceState state(layout, pool_);
+  state.begin_step(32768, 0);
+  for (int64_t part = 0; part < layout.parts(); ++part)
+    state.part_view(part).page(511)[255] = static_cast<std::byte>(part);
+  for (int64_t part = 0; part < layout.parts(); ++part)
+    EXPECT_EQ(state.part_view(part).page(511)[255], static_cast<std::byte>(part));
+  state.commit();
+  int64_t references = 0;
+  for (const GroupSnapshot& group : state.snapshot().groups)
+    group.for_each_block([&](const BlockRef& block) { references += block ? 1 : 0; });
+  EXPECT_EQ(references, 512);
+  EXPECT_EQ(pool_.live_blocks(), 512);
+}
+
+// What packs and what does not lie side by side in one block, which is shorter, and is shared and
+// copied as a whole.
+TEST_F(SequenceStateFixed, a_block_of_pages_with_and_without_a_shorter_form) {
+  const PageGroup& group = layout_.groups[0];  // k (codec), v, latent (codec), rope (codec)
+  ASSERT_EQ(group.parts.size(), 4u);
+  std::set<int> packed_parts;
+  for (int32_t first = 0; first < 40; ++first) {
+    Sequence sequence(layout_, pool_);
+    ASSERT_EQ(sequence.step(std::vector<int32_t>(64, first)), "");
+    const Snapshot snapshot = sequence.snapshot();
+    const BlockRef& block = snapshot.groups[0].pages[0];
+    EXPECT_TRUE(block.shared());
+    int packed = 0;
+    for (int64_t i = 0; i < 4 && block.packed(); ++i)
+      packed += PackedHead(block.data()).packed(i) ? 1 : 0;
+    packed_parts.insert(packed);
+    EXPECT_EQ(block.packed(), packed > 0);
+    if (block.packed()) {
+      EXPECT_LT(block.bytes(), group.page_bytes);
+      EXPECT_FALSE(PackedHead(block.data()).packed(1)) << "v has no codec";
+    } else {
+      EXPECT_EQ(block.bytes(), group.page_bytes);
+    }
+    // Drafts that are rejected leave the page packed and shared.
+    ASSERT_EQ(sequence.step({}, {.tokens = {1, 2}, .accepted = {}}), "");
+    EXPECT_EQ(sequence.snapshot().groups[0].pages[0].get(), block.get());
+    ASSERT_EQ(sequence.check(), "");
+  }
+  EXPECT_EQ(packed_parts, (std::set<int>{0, 1, 2, 3}));
 }
 
 TEST_F(SequenceStateFixed, a_chunk_stores_only_the_tail_of_a_convolution) {
@@ -248,8 +306,8 @@ TEST_F(SequenceStateFixed, a_chunk_stores_only_the_tail_of_a_convolution) {
   SequenceState state(layout, pool_);
   state.begin_step(100, 0);
   const PartView conv = state.part_view(2);
-  for (int64_t page = 0; page < 24; ++page) EXPECT_EQ(conv.pages[page], nullptr) << page;
-  EXPECT_NE(conv.pages[24], nullptr);  // slots 96 to 99, of which 97 to 99 are the window
+  for (int64_t page = 0; page < 24; ++page) EXPECT_EQ(conv.page(page), nullptr) << page;
+  EXPECT_NE(conv.page(24), nullptr);  // slots 96 to 99, of which 97 to 99 are the window
   state.commit();
 }
 

@@ -134,23 +134,22 @@ Result<StateLayout> read_layout(Reader& in, std::string_view where) {
   HEDDLE_TRY(const auto layers, in.number<uint32_t>("the number of layers"));
   HEDDLE_TRY(const auto parts, in.number<uint32_t>("the number of parts"));
   if (layers > 1'000'000) return fail("{}: snapshot of {} layers", where, layers);
-  StateLayout layout;
-  layout.first_part.push_back(0);
+  std::vector<std::vector<StatePart>> by_layer(layers);
+  int64_t last = 0;
   for (uint32_t i = 0; i < parts; ++i) {  // every part takes bytes: bounded by the header's length
     HEDDLE_TRY(const auto layer, in.number<int64_t>("a layer number"));
     if (layer < 0 || layer >= static_cast<int64_t>(layers)) {
       return fail("{}: part {} belongs to layer {} of {}", where, i, layer, layers);
     }
-    HEDDLE_TRY(auto part, read_part(in, where));
-    while (static_cast<int64_t>(layout.first_part.size()) <= layer) {
-      layout.first_part.push_back(i);
+    if (layer < last) {
+      return fail("{}: part {} of layer {} behind one of layer {}", where, i, layer, last);
     }
-    layout.entries.push_back({layer, std::move(part)});
+    last = layer;
+    HEDDLE_TRY(auto part, read_part(in, where));
+    by_layer[static_cast<size_t>(layer)].push_back(std::move(part));
   }
-  layout.first_part.resize(layers + size_t{1}, layout.parts());
-  if (const Status status = layout.validate(); !status) {
-    return fail("{}: {}", where, status.error().message);
-  }
+  auto layout = StateLayout::make(std::move(by_layer));
+  if (!layout) return fail("{}: {}", where, layout.error().message);
   return layout;
 }
 
@@ -227,7 +226,7 @@ std::vector<std::byte> encode_snapshot(const StateLayout& layout, const Snapshot
                                        int compression) {
   HEDDLE_CHECK(static_cast<int64_t>(tokens.size()) == snapshot.position, "{} tokens, position {}",
                tokens.size(), snapshot.position);
-  HEDDLE_CHECK(snapshot.parts.size() == layout.entries.size(), "snapshot of another layout");
+  HEDDLE_CHECK(snapshot.groups.size() == layout.groups.size(), "snapshot of another layout");
   Writer out;
   const auto expected = static_cast<size_t>(snapshot_sizes(layout, snapshot.position).payload);
   out.bytes().reserve(kPrefixBytes + kChecksumBytes + tokens.size_bytes() + 4096 +
@@ -240,9 +239,7 @@ std::vector<std::byte> encode_snapshot(const StateLayout& layout, const Snapshot
   write_header(out, layout, identity, tokens);
   const size_t header_bytes = out.bytes().size() - kPrefixBytes;
   PayloadWriter payload(out.bytes(), compression);
-  for (size_t i = 0; i < layout.entries.size(); ++i) {
-    payload.write_part(layout.entries[i].part, snapshot.parts[i], snapshot.position);
-  }
+  for (int64_t i = 0; i < layout.parts(); ++i) payload.write_part(layout, i, snapshot);
   payload.finish();
   out.patch(16, static_cast<uint64_t>(header_bytes));
   out.patch(24, static_cast<uint64_t>(out.bytes().size() - kPrefixBytes - header_bytes));
@@ -341,10 +338,10 @@ Result<SavedSnapshot> decode_snapshot(std::span<const std::byte> bytes, std::str
   SavedSnapshot saved;
   saved.tokens = std::move(header.tokens);
   saved.snapshot.position = position;
-  saved.snapshot.parts.resize(layout.entries.size());
-  for (size_t i = 0; i < layout.entries.size(); ++i) {
-    const auto& [layer, part] = layout.entries[i];
-    if (!in.read_part(part, position, pool, saved.snapshot.parts[i])) {
+  saved.snapshot.groups.resize(layout.groups.size());
+  for (int64_t i = 0; i < layout.parts(); ++i) {
+    if (!in.read_part(layout, i, pool, saved.snapshot)) {
+      const auto& [layer, part] = layout.entries[static_cast<size_t>(i)];
       return fail("{}: snapshot payload ends inside layer {}, part '{}'", where, layer, part.name);
     }
   }
@@ -352,6 +349,7 @@ Result<SavedSnapshot> decode_snapshot(std::span<const std::byte> bytes, std::str
     return fail("{}: snapshot payload is longer than the {} bytes expected at position {}", where,
                 expected.payload, position);
   }
+  pack_complete_pages(layout, pool, saved.snapshot);
   return saved;
 }
 

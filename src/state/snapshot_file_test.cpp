@@ -12,6 +12,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "state/snapshot_payload.h"
 #include "test/support/fake_model.h"
 
 namespace heddle::state {
@@ -179,7 +180,9 @@ TEST_F(SnapshotBytes, other_versions_and_files_are_named) {
 
 TEST_F(SnapshotBytes, memory_is_bounded_before_it_is_taken) {
   EXPECT_THAT(refusal(bytes_, layout_, identity_, 1000), HasSubstr("expected at most 1000"));
-  EXPECT_EQ(refusal(bytes_, layout_, identity_, snapshot_.bytes()), "accepted");
+  const double blocks = snapshot_sizes(layout_, snapshot_.position).blocks;
+  EXPECT_EQ(refusal(bytes_, layout_, identity_, static_cast<int64_t>(blocks)), "accepted");
+  EXPECT_NE(refusal(bytes_, layout_, identity_, static_cast<int64_t>(blocks) - 1), "accepted");
 }
 
 TEST_F(SnapshotBytes, describes_itself_without_a_model) {

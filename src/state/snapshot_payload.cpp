@@ -4,38 +4,49 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "state/page_block.h"
 
 namespace heddle::state {
 
 namespace {
 
-// Slots [first, last) of a page of a per-token or window part that are saved.
+// Slots [first, last) of a page of a per-token or window group that are saved.
 struct SlotRange {
   int64_t first = 0;
   int64_t last = 0;
+  bool empty() const { return first == last; }
 };
 
 // Windows in full pages save whole pages: every record in them is valid, and lets the snapshot be
 // trimmed. Others save what a token at `position` sees.
-SlotRange saved_slots(const StatePart& part, int64_t position, int64_t page) {
-  const int64_t begin = page * part.page_records;
-  const int64_t end = std::min(begin + part.page_records, position);
-  if (part.growth == Growth::per_token) return {begin, end};
-  const int64_t start = std::max<int64_t>(0, position - part.window);
-  if (end <= start && begin >= part.sinks) return {begin, begin};
-  if (part.stores_whole_chunk()) return {begin, end};
-  const int64_t first = begin < part.sinks ? begin : std::max(begin, start);
-  const int64_t last = end > start ? end : std::min(end, part.sinks);
+SlotRange saved_slots(const PageGroup& group, int64_t position, int64_t page) {
+  const int64_t begin = page * group.page_records;
+  const int64_t end = std::min(begin + group.page_records, position);
+  if (group.growth == Growth::per_token) return {begin, end};
+  const int64_t start = group.first_kept(position);
+  if (end <= start && begin >= group.sinks) return {begin, begin};
+  if (group.stores_whole_chunk()) return {begin, end};
+  const int64_t first = begin < group.sinks ? begin : std::max(begin, start);
+  const int64_t last = end > start ? end : std::min(end, group.sinks);
   return {first, last};
 }
 
-int64_t first_saved_page(const StatePart& part, int64_t position) {
-  if (part.growth == Growth::per_token || part.sinks > 0) return 0;
-  return std::max<int64_t>(0, position - part.window) / part.page_records;
+int64_t first_saved_page(const PageGroup& group, int64_t position) {
+  return group.sinks > 0 ? 0 : group.first_kept(position) / group.page_records;
 }
 
-int64_t page_count(const StatePart& part, int64_t position) {
-  return (position + part.page_records - 1) / part.page_records;
+double record_bytes(const StateLayout& layout, const PageGroup& group) {
+  double bytes = 0;
+  for (const int64_t part : group.parts)
+    bytes += static_cast<double>(layout.part(part).record_bytes());
+  return bytes;
+}
+
+double summary_bytes(const StateLayout& layout, const PageGroup& group) {
+  double bytes = 0;
+  for (const int64_t part : group.parts)
+    bytes += static_cast<double>(layout.part(part).summary_bytes());
+  return bytes;
 }
 
 // Calls f(bytes, length) for every contiguous run of the records [first, last) of a page.
@@ -56,28 +67,41 @@ void visit_records(const StatePart& part, std::byte* page, int64_t first, int64_
 
 SnapshotSizes snapshot_sizes(const StateLayout& layout, int64_t position) {
   SnapshotSizes total;
-  for (const StateLayout::Entry& entry : layout.entries) {
-    const StatePart& part = entry.part;
-    const auto record = static_cast<double>(part.record_bytes());
-    const auto page_bytes = static_cast<double>(part.page_bytes());
-    if (part.growth == Growth::folded) {
-      const int64_t open = position % part.page_records;
-      const bool summary = position >= part.page_records;
-      total.payload += record * static_cast<double>(open) +
-                       (summary ? static_cast<double>(part.summary_bytes()) : 0);
+  for (const PageGroup& group : layout.groups) {
+    const double record = record_bytes(layout, group);
+    const auto page_bytes = static_cast<double>(group.page_bytes);
+    if (group.growth == Growth::folded) {
+      const int64_t open = position % group.page_records;
+      const bool summary = position >= group.page_records;
+      total.payload +=
+          record * static_cast<double>(open) + (summary ? summary_bytes(layout, group) : 0);
       total.blocks +=
-          (open > 0 ? page_bytes : 0) + (summary ? static_cast<double>(part.summary_bytes()) : 0);
+          (open > 0 ? page_bytes : 0) + (summary ? static_cast<double>(group.summary_bytes) : 0);
       continue;
     }
-    for (int64_t page = first_saved_page(part, position); page < page_count(part, position);
+    for (int64_t page = first_saved_page(group, position); page < group.pages_for(position);
          ++page) {
-      const SlotRange slots = saved_slots(part, position, page);
-      if (slots.first == slots.last) continue;
+      const SlotRange slots = saved_slots(group, position, page);
+      if (slots.empty()) continue;
       total.payload += record * static_cast<double>(slots.last - slots.first);
       total.blocks += page_bytes;
     }
   }
   return total;
+}
+
+void pack_complete_pages(const StateLayout& layout, BlockPool& pool, Snapshot& snapshot) {
+  for (size_t i = 0; i < layout.groups.size(); ++i) {
+    const PageGroup& group = layout.groups[i];
+    if (group.growth == Growth::folded) continue;
+    GroupSnapshot& kept = snapshot.groups[i];
+    int64_t page = kept.first_page;
+    for (BlockRef& block : kept.pages) {
+      const SlotRange slots = saved_slots(group, snapshot.position, page++);
+      if (slots.last - slots.first == group.page_records)
+        block = pack_block(layout, group, std::move(block), pool);
+    }
+  }
 }
 
 PayloadWriter::PayloadWriter(std::vector<std::byte>& out, int level) : out_(out) {
@@ -111,34 +135,32 @@ void PayloadWriter::compress(const std::byte* data, size_t size, ZSTD_EndDirecti
   }
 }
 
-void PayloadWriter::write_part(const StatePart& part, const PartSnapshot& from, int64_t position) {
+void PayloadWriter::write_part(const StateLayout& layout, int64_t index, const Snapshot& from) {
+  const StatePart& part = layout.part(index);
+  const PartPlace& place = layout.place(index);
+  const PageGroup& group = layout.groups[static_cast<size_t>(place.group)];
+  const GroupSnapshot& kept = from.groups[static_cast<size_t>(place.group)];
+  const int64_t position = from.position;
   const auto append = [&](std::byte* data, int64_t size) { write(data, size); };
   if (part.growth == Growth::folded) {
     if (position >= part.page_records) {
-      HEDDLE_CHECK(from.summary, "part {} has no summary at {}", part.name, position);
-      write(from.summary.data(), part.summary_bytes());
+      HEDDLE_CHECK(kept.summary, "part {} has no summary at {}", part.name, position);
+      write(kept.summary.data() + place.summary_offset, part.summary_bytes());
     }
     if (position % part.page_records > 0) {
-      HEDDLE_CHECK(from.open, "part {} has no open records at {}", part.name, position);
-      visit_records(part, from.open.data(), 0, position % part.page_records, append);
+      HEDDLE_CHECK(kept.open, "part {} has no open records at {}", part.name, position);
+      visit_records(part, kept.open.data() + place.offset, 0, position % part.page_records, append);
     }
     return;
   }
-  for (int64_t page = first_saved_page(part, position); page < page_count(part, position); ++page) {
-    const SlotRange slots = saved_slots(part, position, page);
-    if (slots.first == slots.last) continue;
-    const int64_t index = page - from.first_page;
-    HEDDLE_CHECK(index >= 0 && index < static_cast<int64_t>(from.pages.size()) &&
-                     from.pages[static_cast<size_t>(index)],
+  for (int64_t page = first_saved_page(group, position); page < group.pages_for(position); ++page) {
+    const SlotRange slots = saved_slots(group, position, page);
+    if (slots.empty()) continue;
+    const int64_t at = page - kept.first_page;
+    HEDDLE_CHECK(at >= 0 && at < std::ssize(kept.pages) && kept.pages[static_cast<size_t>(at)],
                  "part {} has no page {} at {}", part.name, page, position);
+    std::byte* records = plain_page(part, place, kept.pages[static_cast<size_t>(at)], unpacked_);
     const int64_t start = page * part.page_records;
-    const BlockRef& block = from.pages[static_cast<size_t>(index)];
-    std::byte* records = block.data();
-    if (block.packed()) {
-      unpacked_.resize(static_cast<size_t>(part.page_bytes()));
-      records = unpacked_.data();
-      part.codec->unpack(block.data(), part.page_bytes(), records);
-    }
     visit_records(part, records, slots.first - start, slots.last - start, append);
   }
 }
@@ -181,31 +203,36 @@ bool PayloadReader::at_end() {
   return input_.pos == input_.size;
 }
 
-bool PayloadReader::read_part(const StatePart& part, int64_t position, BlockPool& pool,
-                              PartSnapshot& to) {
+bool PayloadReader::read_part(const StateLayout& layout, int64_t index, BlockPool& pool,
+                              Snapshot& to) {
+  const StatePart& part = layout.part(index);
+  const PartPlace& place = layout.place(index);
+  const PageGroup& group = layout.groups[static_cast<size_t>(place.group)];
+  GroupSnapshot& kept = to.groups[static_cast<size_t>(place.group)];
+  const int64_t position = to.position;
   bool good = true;
   const auto fill = [&](std::byte* data, int64_t size) { good = good && read(data, size); };
+  const auto take = [&](BlockRef& block, int64_t bytes) {
+    if (!block) block = pool.allocate(bytes, group.growth);
+    return block.data();
+  };
   if (part.growth == Growth::folded) {
-    if (position >= part.page_records) {
-      to.summary = pool.allocate(part.summary_bytes(), part.growth);
-      fill(to.summary.data(), part.summary_bytes());
-    }
-    if (position % part.page_records > 0) {
-      to.open = pool.allocate(part.page_bytes(), part.growth);
-      visit_records(part, to.open.data(), 0, position % part.page_records, fill);
-    }
+    if (position >= part.page_records)
+      fill(take(kept.summary, group.summary_bytes) + place.summary_offset, part.summary_bytes());
+    if (position % part.page_records > 0)
+      visit_records(part, take(kept.open, group.page_bytes) + place.offset, 0,
+                    position % part.page_records, fill);
     return good;
   }
-  to.first_page = first_saved_page(part, position);
-  for (int64_t page = to.first_page; page < page_count(part, position) && good; ++page) {
-    const SlotRange slots = saved_slots(part, position, page);
-    to.pages.emplace_back();
-    if (slots.first == slots.last) continue;
-    to.pages.back() = pool.allocate(part.page_bytes(), part.growth);
+  kept.first_page = first_saved_page(group, position);
+  kept.pages.resize(static_cast<size_t>(group.pages_for(position) - kept.first_page));
+  for (int64_t page = kept.first_page; page < group.pages_for(position) && good; ++page) {
+    const SlotRange slots = saved_slots(group, position, page);
+    if (slots.empty()) continue;
+    BlockRef& block = kept.pages[static_cast<size_t>(page - kept.first_page)];
     const int64_t start = page * part.page_records;
-    visit_records(part, to.pages.back().data(), slots.first - start, slots.last - start, fill);
-    if (good && slots.first == start && slots.last == start + part.page_records)
-      to.pages.back() = pool.pack(part, std::move(to.pages.back()));
+    visit_records(part, take(block, group.page_bytes) + place.offset, slots.first - start,
+                  slots.last - start, fill);
   }
   return good;
 }

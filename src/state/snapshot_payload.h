@@ -20,11 +20,14 @@ struct SnapshotSizes {
 };
 SnapshotSizes snapshot_sizes(const StateLayout& layout, int64_t position);
 
+// Complete pages of a snapshot that was read take their shorter form, as those of a sequence do.
+void pack_complete_pages(const StateLayout& layout, BlockPool& pool, Snapshot& snapshot);
+
 class PayloadWriter {
  public:
   // Appends to `out`. level: 0 for none, else of zstd.
   PayloadWriter(std::vector<std::byte>& out, int level);
-  void write_part(const StatePart& part, const PartSnapshot& from, int64_t position);
+  void write_part(const StateLayout& layout, int64_t part, const Snapshot& from);
   void finish();
 
  private:
@@ -42,8 +45,9 @@ class PayloadWriter {
 class PayloadReader {
  public:
   PayloadReader(std::span<const std::byte> stored, bool compressed);
-  // False when the payload ends early or is damaged.
-  bool read_part(const StatePart& part, int64_t position, BlockPool& pool, PartSnapshot& to);
+  // Part by part, into a snapshot that knows its position; blocks are taken where a part is the
+  // first of its group. False when the payload ends early or is damaged.
+  bool read_part(const StateLayout& layout, int64_t part, BlockPool& pool, Snapshot& to);
   // Whether all of it has been used, and nothing follows.
   bool at_end();
 

@@ -1,16 +1,15 @@
 #include "state/state_part.h"
 
-#include <algorithm>
-
 namespace heddle::state {
 
 namespace {
 
 // Far above any model, far below what could overflow a product of two.
 constexpr int64_t kMaxElements = int64_t{1} << 30;
-constexpr int64_t kMaxParts = 64;  // of one layer
 
-Status validate_part(const StatePart& part) {
+}  // namespace
+
+Status validate(const StatePart& part) {
   const auto divides_page = [](int64_t n) { return n > 0 && kPageTokens % n == 0; };
   if (part.name.empty()) return fail("a part without a name");
   if (part.strips < 1 || part.strip < 1 || part.strips > kMaxElements ||
@@ -59,57 +58,6 @@ Status validate_part(const StatePart& part) {
                     kMaxElements);
       }
       break;
-  }
-  return {};
-}
-
-}  // namespace
-
-int64_t StateLayout::fold_length() const {
-  int64_t longest = 1;
-  for (const Entry& entry : entries) {
-    if (entry.part.growth == Growth::folded) longest = std::max(longest, entry.part.page_records);
-  }
-  return longest;
-}
-
-int64_t StateLayout::smallest_fold() const {
-  int64_t smallest = 0;
-  for (const Entry& entry : entries) {
-    if (entry.part.growth != Growth::folded) continue;
-    smallest =
-        smallest == 0 ? entry.part.page_records : std::min(smallest, entry.part.page_records);
-  }
-  return smallest;
-}
-
-Status StateLayout::validate() const {
-  if (first_part.empty() || first_part.front() != 0 || first_part.back() != parts()) {
-    return fail("state layout: first_part does not span its {} parts", parts());
-  }
-  for (size_t layer = 0; layer + 1 < first_part.size(); ++layer) {
-    if (first_part[layer] > first_part[layer + 1]) {
-      return fail("state layout: parts of layer {} end before they start", layer);
-    }
-    if (first_part[layer + 1] - first_part[layer] > kMaxParts) {
-      return fail("state layout: layer {} has {} parts; expected at most {}", layer,
-                  first_part[layer + 1] - first_part[layer], kMaxParts);
-    }
-    for (int64_t i = first_part[layer]; i < first_part[layer + 1]; ++i) {
-      const Entry& entry = entries[static_cast<size_t>(i)];
-      if (entry.layer != static_cast<int64_t>(layer)) {
-        return fail("state layout: part {} says layer {}; expected {}", i, entry.layer, layer);
-      }
-      for (int64_t j = first_part[layer]; j < i; ++j) {
-        if (entries[static_cast<size_t>(j)].part.name == entry.part.name) {
-          return fail("state layout: layer {} has two parts named '{}'", layer, entry.part.name);
-        }
-      }
-      if (const Status status = validate_part(entry.part); !status) {
-        return fail("state layout: layer {}, part '{}': {}", layer, entry.part.name,
-                    status.error().message);
-      }
-    }
   }
   return {};
 }

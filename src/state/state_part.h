@@ -30,6 +30,11 @@ struct PageCodec {
   void (*unpack)(const std::byte* packed, int64_t page_bytes, std::byte* page);
 };
 
+// Whether pages hold all records of a chunk, or only those that outlive its step.
+constexpr bool stores_whole_chunk(Growth growth, int64_t page_records) {
+  return growth == Growth::per_token || (growth == Growth::window && page_records == kPageTokens);
+}
+
 struct StatePart {
   std::string name;  // unique inside a mixer: "k", "v", "conv", "delta"
   Growth growth = Growth::per_token;
@@ -63,30 +68,40 @@ struct StatePart {
     return records / page_records * packed_bytes() + records % page_records * record_bytes();
   }
   int64_t summary_bytes() const { return summary_elements * 4; }
-  bool stores_whole_chunk() const {
-    return growth == Growth::per_token || (growth == Growth::window && page_records == kPageTokens);
-  }
+  bool stores_whole_chunk() const { return state::stores_whole_chunk(growth, page_records); }
 };
 
-// All parts of all layers of a model, in order.
-struct StateLayout {
-  struct Entry {
-    int64_t layer;
-    StatePart part;
-  };
-  std::vector<Entry> entries;
-  std::vector<int64_t>
-      first_part;  // [layers + 1]: parts of layer l are entries[first_part[l] .. first_part[l + 1])
+// Every field in range and consistent.
+Status validate(const StatePart& part);
 
-  int64_t parts() const { return static_cast<int64_t>(entries.size()); }
-  // The largest fold length (1 when nothing folds): a snapshot at a multiple of it has no open
-  // page.
-  int64_t fold_length() const;
-  // The smallest one (0 when nothing folds): drafts never cross a multiple of it.
-  int64_t smallest_fold() const;
-  // Every field in range and consistent; the message names layer and part. Mixers take sizes from
-  // files, so whoever builds a layout calls this before using it.
-  Status validate() const;
+// Where a part lies in what its group keeps (layout.h).
+struct PartPlace {
+  int64_t group = 0;
+  int64_t index = 0;           // among the parts of the group
+  int64_t offset = 0;          // bytes from the start of a page
+  int64_t summary_offset = 0;  // bytes from the start of a summary
+};
+
+// How a block of pages in its shorter form begins: where in it the page of each part of the group
+// lies, and whether that page is packed or, having no shorter form, as it was.
+class PackedHead {
+ public:
+  static constexpr int64_t kUnit = 64;  // pages lie at multiples of it
+
+  explicit PackedHead(std::byte* block) : parts_(reinterpret_cast<uint32_t*>(block)) {}
+  static int64_t bytes(int64_t parts) {
+    return (parts * static_cast<int64_t>(sizeof(uint32_t)) + kUnit - 1) / kUnit * kUnit;
+  }
+
+  // part: its index in the group.
+  int64_t offset(int64_t part) const { return (parts_[part] >> 1) * kUnit; }
+  bool packed(int64_t part) const { return (parts_[part] & 1) != 0; }
+  void set(int64_t part, int64_t offset, bool packed) {
+    parts_[part] = static_cast<uint32_t>(offset / kUnit) << 1 | (packed ? 1 : 0);
+  }
+
+ private:
+  uint32_t* parts_;
 };
 
 }  // namespace heddle::state

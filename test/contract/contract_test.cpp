@@ -276,24 +276,18 @@ TEST_P(Contract, DeclaredBytesAreAllocatedBytes) {
   r.feed(*sequence, random_tokens(150, 13), 50);
   int64_t declared = 0;
   int64_t saved = 0;  // where every complete page has a packed form
-  for (const auto& entry : r.layout.entries) {
-    const state::StatePart& part = entry.part;
+  for (const state::PageGroup& group : r.layout.groups) {
     const int64_t n = sequence->position();
-    const auto add_pages = [&](int64_t first) {
-      declared += ((n + part.page_records - 1) / part.page_records - first) * part.page_bytes();
+    if (group.growth == state::Growth::folded) {
+      declared += group.summary_bytes + (n % group.page_records > 0 ? group.page_bytes : 0);
+      continue;
+    }
+    const int64_t first = group.first_kept(n) / group.page_records;
+    declared += (group.pages_for(n) - first) * group.page_bytes;
+    for (const int64_t i : group.parts) {
+      const state::StatePart& part = r.layout.part(i);
       if (part.codec != nullptr)
-        saved += (n / part.page_records - first) * (part.page_bytes() - part.packed_bytes());
-    };
-    switch (part.growth) {
-      case state::Growth::per_token:
-        add_pages(0);
-        break;
-      case state::Growth::window:
-        add_pages(std::max<int64_t>(0, n - part.window) / part.page_records);
-        break;
-      case state::Growth::folded:
-        declared += part.summary_bytes() + (n % part.page_records > 0 ? part.page_bytes() : 0);
-        break;
+        saved += (n / group.page_records - first) * (part.page_bytes() - part.packed_bytes());
     }
   }
   int64_t held = 0;
@@ -302,8 +296,8 @@ TEST_P(Contract, DeclaredBytesAreAllocatedBytes) {
   EXPECT_EQ(held, r.blocks.live_bytes());
   // An empty open page may be kept for the next record.
   int64_t slack = 0;
-  for (const auto& entry : r.layout.entries)
-    if (entry.part.growth == state::Growth::folded) slack += entry.part.page_bytes();
+  for (const state::PageGroup& group : r.layout.groups)
+    if (group.growth == state::Growth::folded) slack += group.page_bytes;
   EXPECT_GE(held, declared - saved);
   if (saved > 0) {
     EXPECT_LT(held, declared);

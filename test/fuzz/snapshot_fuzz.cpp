@@ -15,14 +15,10 @@ using namespace heddle::state;  // NOLINT
 constexpr int64_t kMaxBytes = int64_t{1} << 20;
 
 StateLayout small_layout() {
-  StateLayout layout;
-  layout.entries.push_back({0, {.name = "k", .dtype = DType::bf16, .strips = 2, .strip = 2}});
-  layout.entries.push_back(
-      {1, {.name = "conv", .growth = Growth::window, .strip = 2, .page_records = 4, .window = 3}});
-  layout.entries.push_back(
-      {1, {.name = "delta", .growth = Growth::folded, .strip = 3, .summary_elements = 4}});
-  layout.first_part = {0, 1, 3};
-  return layout;
+  return *StateLayout::make(
+      {{{.name = "k", .dtype = DType::bf16, .strips = 2, .strip = 2}},
+       {{.name = "conv", .growth = Growth::window, .strip = 2, .page_records = 4, .window = 3},
+        {.name = "delta", .growth = Growth::folded, .strip = 3, .summary_elements = 4}}});
 }
 
 void try_decode(const std::vector<std::byte>& bytes) {

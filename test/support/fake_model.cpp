@@ -36,17 +36,26 @@ StatePart folded(std::string name, int64_t strips, int64_t strip, int64_t fold, 
           .summary_elements = summary};
 }
 
-// Its form of a page has every bit turned, one byte further on; every other page (by its first
-// byte) has none. Any byte that is read or copied past the codec is then a wrong one.
+// Records of its parts say everything twice, the second byte of two with every bit turned. Its form
+// of a page has the second bytes alone, one further on; every other page (by its first byte) has
+// none. Any byte that is read or copied past the codec is then a wrong one.
 constexpr PageCodec kTurningCodec = {
-    [](int64_t page_bytes) { return page_bytes; },
+    [](int64_t page_bytes) { return page_bytes / 2; },
     [](const std::byte* page, int64_t page_bytes, std::byte* packed) {
       if (std::to_integer<int>(page[0]) % 2 != 0) return false;
-      for (int64_t i = 0; i < page_bytes; ++i) packed[(i + 1) % page_bytes] = ~page[i];
+      const int64_t count = page_bytes / 2;
+      for (int64_t i = 0; i < count; ++i) {
+        if (page[2 * i + 1] != ~page[2 * i]) return false;
+        packed[(i + 1) % count] = page[2 * i + 1];
+      }
       return true;
     },
     [](const std::byte* packed, int64_t page_bytes, std::byte* page) {
-      for (int64_t i = 0; i < page_bytes; ++i) page[i] = ~packed[(i + 1) % page_bytes];
+      const int64_t count = page_bytes / 2;
+      for (int64_t i = 0; i < count; ++i) {
+        page[2 * i + 1] = packed[(i + 1) % count];
+        page[2 * i] = ~page[2 * i + 1];
+      }
     }};
 
 StatePart with_codec(StatePart part) {
@@ -55,15 +64,9 @@ StatePart with_codec(StatePart part) {
 }
 
 StateLayout layout_of(std::vector<std::vector<StatePart>> layers) {
-  StateLayout layout;
-  layout.first_part.push_back(0);
-  for (size_t layer = 0; layer < layers.size(); ++layer) {
-    for (StatePart& part : layers[layer]) {
-      layout.entries.push_back({static_cast<int64_t>(layer), std::move(part)});
-    }
-    layout.first_part.push_back(layout.parts());
-  }
-  return layout;
+  auto layout = StateLayout::make(std::move(layers));
+  HEDDLE_CHECK(layout.has_value(), "{}", layout.error().message);
+  return std::move(*layout);
 }
 
 uint64_t path_hash(std::span<const int32_t> path, uint64_t seed) {
@@ -111,7 +114,7 @@ std::string where(const StateLayout& layout, int64_t part, int64_t slot) {
 // Checks record `slot` of a page against the tokens [0, slot].
 std::string check_record(const StateLayout& layout, int64_t index, const std::byte* page,
                          int64_t slot, std::span<const int32_t> tokens) {
-  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  const StatePart& part = layout.part(index);
   if (page == nullptr) return where(layout, index, slot) + ": no page";
   const auto path = tokens.first(static_cast<size_t>(slot) + 1);
   if (read_record(part, page, slot) != expected_record(layout, index, path)) {
@@ -122,7 +125,7 @@ std::string check_record(const StateLayout& layout, int64_t index, const std::by
 
 std::string check_summary(const StateLayout& layout, int64_t index, const float* summary,
                           std::span<const int32_t> tokens) {
-  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  const StatePart& part = layout.part(index);
   const auto count = static_cast<size_t>(part.summary_elements);
   const std::vector<float> expected = expected_summary(layout, index, tokens);
   const std::vector<float> found =
@@ -143,7 +146,7 @@ bool visible(const StatePart& part, int64_t slot, int64_t next) {
 // Everything a token at position `tokens.size()` reads.
 std::string check_part(const StateLayout& layout, int64_t index, const PartView& view,
                        std::span<const int32_t> tokens) {
-  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
+  const StatePart& part = layout.part(index);
   const auto position = static_cast<int64_t>(tokens.size());
   std::vector<std::byte> unpacked;
   int64_t unpacked_page = -1;
@@ -151,14 +154,15 @@ std::string check_part(const StateLayout& layout, int64_t index, const PartView&
   if (part.growth == Growth::folded) {
     first = position / part.page_records * part.page_records;
     std::string wrong =
-        check_summary(layout, index, view.summary, tokens.first(static_cast<size_t>(first)));
+        check_summary(layout, index, view.summary(), tokens.first(static_cast<size_t>(first)));
     if (!wrong.empty()) return wrong;
   }
   for (int64_t slot = first; slot < position; ++slot) {
     if (part.growth == Growth::window && !visible(part, slot, position)) continue;
     const int64_t number = slot / part.page_records;
-    const std::byte* page = part.growth == Growth::folded ? view.open : view.pages[number];
-    if (page != nullptr && view.is_packed(number)) {
+    const bool folded = part.growth == Growth::folded;
+    const std::byte* page = folded ? view.open() : view.page(number);
+    if (!folded && view.is_packed(number)) {
       if (number != unpacked_page) {
         unpacked.resize(static_cast<size_t>(part.page_bytes()));
         part.codec->unpack(page, part.page_bytes(), unpacked.data());
@@ -172,34 +176,35 @@ std::string check_part(const StateLayout& layout, int64_t index, const PartView&
   return {};
 }
 
-void fold_part(const StatePart& part, const PartView& view) {
+// The records of `open` onto `from` (nullptr: zeros), into `to`.
+void fold_part(const StatePart& part, const float* from, const std::byte* open, float* to) {
   const auto count = static_cast<size_t>(part.summary_elements);
   std::vector<float> summary(count);
-  if (view.summary != nullptr) summary.assign(view.summary, view.summary + count);
+  if (from != nullptr) summary.assign(from, from + count);
   for (int64_t i = 0; i < part.page_records; ++i) {
-    fold_records(summary, read_record(part, view.open, i));
+    fold_records(summary, read_record(part, open, i));
   }
-  std::memcpy(view.next_summary, summary.data(), count * sizeof(float));
+  std::memcpy(to, summary.data(), count * sizeof(float));
 }
 
 // Writes what a mixer leaves after the rows of a segment. paths: the whole prefix of every row.
 void write_rows(const StateLayout& layout, int64_t index, const PartView& view,
                 const Segment& segment, const std::vector<std::vector<int32_t>>& paths) {
-  const StatePart& part = layout.entries[static_cast<size_t>(index)].part;
-  PartView fold_view = view;
+  const StatePart& part = layout.part(index);
+  const float* summary = view.summary();
   for (int64_t row = 0; row < segment.length; ++row) {
     const int64_t slot = segment.start + row;
     const auto record = expected_record(layout, index, paths[static_cast<size_t>(row)]);
     if (part.growth != Growth::folded) {
-      std::byte* page = view.pages[slot / part.page_records];
+      std::byte* page = view.page(slot / part.page_records);
       if (page != nullptr) write_record(part, page, slot, record);
       continue;
     }
-    write_record(part, view.open, slot, record);
+    write_record(part, view.open(), slot, record);
     if (row < segment.committed() && (slot + 1) % part.page_records == 0) {
-      HEDDLE_CHECK(view.next_summary != nullptr, "slot {} of part {}", slot, part.name);
-      fold_part(part, fold_view);
-      fold_view.summary = view.next_summary;
+      HEDDLE_CHECK(view.next_summary() != nullptr, "slot {} of part {}", slot, part.name);
+      fold_part(part, summary, view.open(), view.next_summary());
+      summary = view.next_summary();
     }
   }
 }
@@ -212,7 +217,10 @@ StateLayout full_layout() {
        {with_codec(window("k", 2, 4, 64, 100, 5)), window("v", 1, 2, 64, 20, 0)},
        {folded("delta", 3, 2, 64, 12), window("conv", 1, 6, 4, 3, 0)},
        {folded("scan", 1, 5, 4, 7), window("shift", 2, 1, 1, 1, 0)},
-       {folded("hla", 2, 3, 16, 9), window("conv", 1, 4, 16, 16, 2)}});
+       {folded("hla", 2, 3, 16, 9), window("conv", 1, 4, 16, 16, 2)},
+       // Of groups above.
+       {with_codec(per_token("latent", DType::bf16, 1, 8)), folded("kda", 1, 4, 16, 5)},
+       {with_codec(per_token("rope", DType::bf16, 2, 2)), window("conv", 1, 3, 4, 3, 0)}});
 }
 
 StateLayout attention_layout() {
@@ -237,19 +245,20 @@ StateLayout sliding_layout() {
 
 std::vector<std::byte> expected_record(const StateLayout& layout, int64_t part,
                                        std::span<const int32_t> path) {
-  const int64_t bytes = layout.entries[static_cast<size_t>(part)].part.record_bytes();
-  std::vector<std::byte> record(static_cast<size_t>(bytes));
+  const StatePart& declared = layout.part(part);
+  std::vector<std::byte> record(static_cast<size_t>(declared.record_bytes()));
   const uint64_t base = path_hash(path, static_cast<uint64_t>(part));
   for (size_t i = 0; i < record.size(); ++i) {
     const uint64_t mixed = (base + i) * 0x9E3779B97F4A7C15u;
     record[i] = static_cast<std::byte>(mixed >> 56);
+    if (declared.codec != nullptr && i % 2 == 1) record[i] = ~record[i - 1];
   }
   return record;
 }
 
 std::vector<float> expected_summary(const StateLayout& layout, int64_t part,
                                     std::span<const int32_t> tokens) {
-  const StatePart& declared = layout.entries[static_cast<size_t>(part)].part;
+  const StatePart& declared = layout.part(part);
   std::vector<float> summary(static_cast<size_t>(declared.summary_elements));
   for (size_t i = 0; i < tokens.size(); ++i) {
     fold_records(summary, expected_record(layout, part, tokens.first(i + 1)));
@@ -262,30 +271,33 @@ std::string check_snapshot(const StateLayout& layout, const Snapshot& snapshot,
   if (snapshot.position != static_cast<int64_t>(tokens.size())) {
     return fmt::format("position {} after {} tokens", snapshot.position, tokens.size());
   }
-  for (int64_t i = 0; i < layout.parts(); ++i) {
-    const PartSnapshot& part = snapshot.parts[static_cast<size_t>(i)];
-    const StatePart& declared = layout.entries[static_cast<size_t>(i)].part;
-    std::vector<std::byte*> pages(static_cast<size_t>(part.first_page), nullptr);
+  for (size_t g = 0; g < layout.groups.size(); ++g) {
+    const PageGroup& declared = layout.groups[g];
+    const GroupSnapshot& group = snapshot.groups[g];
+    std::vector<std::byte*> pages(static_cast<size_t>(group.first_page), nullptr);
     std::vector<uint8_t> packed(pages.size(), 0);
-    for (const BlockRef& page : part.pages) {
+    for (const BlockRef& page : group.pages) {
       pages.push_back(page.data());
       packed.push_back(page.packed());
     }
     const int64_t records = declared.page_records;
     const int64_t covered = static_cast<int64_t>(pages.size()) * records;
-    const bool folded_part = declared.growth == Growth::folded;
-    if (!folded_part && (covered < snapshot.position || covered >= snapshot.position + records)) {
-      return fmt::format("{}: {} pages", where(layout, i, snapshot.position), pages.size());
+    const bool folds = declared.growth == Growth::folded;
+    if (!folds && (covered < snapshot.position || covered >= snapshot.position + records)) {
+      return fmt::format("group {} at {}: {} pages", g, snapshot.position, pages.size());
     }
-    if (folded_part && (snapshot.position % records == 0) != !part.open) {
-      return where(layout, i, snapshot.position) + ": open page where there are no records";
+    if (folds && (snapshot.position % records == 0) != !group.open) {
+      return fmt::format("group {} at {}: open page where there are no records", g,
+                         snapshot.position);
     }
-    const PartView view{.pages = pages.data(),
-                        .packed = packed.data(),
-                        .summary = reinterpret_cast<const float*>(part.summary.data()),
-                        .open = part.open.data()};
-    std::string wrong = check_part(layout, i, view, tokens);
-    if (!wrong.empty()) return wrong;
+    const GroupView view{.pages = pages.data(),
+                         .packed = packed.data(),
+                         .summary = group.summary.data(),
+                         .open = group.open.data()};
+    for (const int64_t part : declared.parts) {
+      std::string wrong = check_part(layout, part, {view, layout.place(part)}, tokens);
+      if (!wrong.empty()) return wrong;
+    }
   }
   return {};
 }
@@ -321,8 +333,9 @@ std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& 
   if (state_.fold_due()) {
     for (int64_t i = 0; i < layout_->parts(); ++i) {
       const PartView view = state_.part_view(i);
-      const StatePart& part = layout_->entries[static_cast<size_t>(i)].part;
-      if (part.growth == Growth::folded && view.next_summary != nullptr) fold_part(part, view);
+      const StatePart& part = layout_->part(i);
+      if (part.growth == Growth::folded && view.next_summary() != nullptr)
+        fold_part(part, view.summary(), view.open(), view.next_summary());
     }
     state_.finish_fold();
   }

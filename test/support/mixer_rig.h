@@ -67,9 +67,7 @@ class MixerRig {
     auto made = kind.design(params);
     EXPECT_TRUE(made.has_value()) << (made ? "" : made.error().message);
     design = std::move(*made);
-    layout.first_part.push_back(0);
-    for (const state::StatePart& part : design->state_parts()) layout.entries.push_back({0, part});
-    layout.first_part.push_back(layout.parts());
+    layout = *state::StateLayout::make({design->state_parts()});
     RandomWeights weights(*design, 7);
     auto bound = design->bind(pool, weights, {});
     EXPECT_TRUE(bound.has_value()) << (bound ? "" : bound.error().message);

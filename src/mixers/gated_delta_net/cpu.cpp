@@ -70,11 +70,11 @@ class Task {
         index_(segment),
         segment_(plan.args->batch->segments[static_cast<size_t>(segment)]),
         view_(plan.args->state->at(segment, kDeltaPart)),
-        open_(reinterpret_cast<float*>(view_.open)),
+        open_(reinterpret_cast<float*>(view_.open())),
         tmp_(s_, scratch) {}
 
   void run() {
-    const float* summary = view_.summary;
+    const float* summary = view_.summary();
     Block block;
     block.slot = segment_.start % kFold;
     // Decode meets its records before anything else of the state.
@@ -86,13 +86,13 @@ class Task {
       block.completes = block.slot + block.tokens == kFold && end <= segment_.committed();
       HEDDLE_CHECK(end <= segment_.committed() || end == segment_.length,
                    "drafts cross a fold boundary at row {}", end);
-      HEDDLE_CHECK(!block.completes || view_.next_summary != nullptr, "no room for a summary");
+      HEDDLE_CHECK(!block.completes || view_.next_summary() != nullptr, "no room for a summary");
       set_ancestors(block);
       convolve_keys(block);
       dots(block);
       for (int64_t r = 0; r < s_.repeat(); ++r) value_head(block, r, summary);
       if (!block.completes && split_ == 0) store_keys(block);
-      if (block.completes) summary = view_.next_summary;
+      if (block.completes) summary = view_.next_summary();
       block.slot = block.completes ? 0 : block.slot + block.tokens;
       block.row = end;
     }
@@ -266,7 +266,7 @@ class Task {
         if (b.completes)
           fold_panel(s_, summary == nullptr ? nullptr : summary + s_.summary_index(head, 0, p * 16),
                      last_decay, tmp_.weight, tmp_.u,
-                     view_.next_summary + s_.summary_index(head, 0, p * 16));
+                     view_.next_summary() + s_.summary_index(head, 0, p * 16));
       }
     }
     if (!b.completes && first == 0)
@@ -492,7 +492,7 @@ static void gate_tasks(const Plan& plan, int64_t begin, int64_t end) {
 // Value heads [begin, end) of one sequence.
 static void fold_heads(const Sizes& s, const state::PartView& part, int64_t begin, int64_t end,
                        float* scratch) {
-  const auto* open = reinterpret_cast<const float*>(part.open);
+  const auto* open = reinterpret_cast<const float*>(part.open());
   const Scratch tmp(s, scratch);
   for (int64_t head = begin; head < end; ++head) {
     const float* keys[kFold];
@@ -508,8 +508,8 @@ static void fold_heads(const Sizes& s, const state::PartView& part, int64_t begi
         std::memcpy(tmp.u + j * kLanes, keys[j] + s.strip_value(s.rank(head)) + v,
                     kLanes * sizeof(float));
       const int64_t at = s.summary_index(head, 0, v);
-      Task::fold_panel(s, part.summary == nullptr ? nullptr : part.summary + at, decay, tmp.weight,
-                       tmp.u, part.next_summary + at);
+      Task::fold_panel(s, part.summary() == nullptr ? nullptr : part.summary() + at, decay,
+                       tmp.weight, tmp.u, part.next_summary() + at);
     }
   }
 }
@@ -531,7 +531,7 @@ int64_t choose_splits(const MixArgs& args, int64_t threads) {
   const Sizes& s = *args.sizes;
   const auto segments = static_cast<int64_t>(args.batch->segments.size());
   for (int64_t n = 0; n < segments; ++n)
-    if (args.state->at(n, kDeltaPart).next_summary != nullptr) return 1;
+    if (args.state->at(n, kDeltaPart).next_summary() != nullptr) return 1;
   const int64_t panels = s.repeat() * s.value_pad() / kLanes;
   const int64_t wanted = 2 * threads / (s.key_heads * segments);
   return std::clamp<int64_t>(wanted, 1, panels);

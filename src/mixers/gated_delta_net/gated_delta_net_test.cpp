@@ -72,9 +72,8 @@ class DeltaRig {
     fill(weights.norm, s.value_dim, 1.0f, 0.2f);
     fill(weights.decay, s.value_heads, 0.0f, 1.0f);
     for (float& value : weights.decay) value = -std::exp(value);
-    layout.entries = {{0, ops::causal_conv_part("conv", s.channels(), s.taps)}, {0, delta_part(s)}};
-    layout.first_part = {0, 2};
-    EXPECT_TRUE(layout.validate().has_value());
+    layout = *state::StateLayout::make(
+        {{ops::causal_conv_part("conv", s.channels(), s.taps), delta_part(s)}});
     blocks.set_poison(true);
   }
 

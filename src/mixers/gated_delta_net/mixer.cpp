@@ -72,7 +72,7 @@ class GatedDeltaNet : public sublayer::SubLayer {
 
   void fold(backend::Context& ctx, std::span<const state::PartView> parts) const override {
     const state::PartView& part = parts[kDeltaPart];
-    if (part.next_summary == nullptr) return;
+    if (part.next_summary() == nullptr) return;
     ctx.reference() ? ref::fold(ctx, sizes_, part) : cpu::fold(ctx, sizes_, part);
   }
 

@@ -56,8 +56,8 @@ class Walk {
         index_(segment),
         segment_(args.batch->segments[static_cast<size_t>(segment)]),
         view_(args.state->at(segment, kDeltaPart)),
-        open_(reinterpret_cast<float*>(view_.open)),
-        summary_(view_.summary),
+        open_(reinterpret_cast<float*>(view_.open())),
+        summary_(view_.summary()),
         conv_(conv_args(args)) {}
 
   void run() {
@@ -118,10 +118,10 @@ class Walk {
       }
     }
     if (i < segment_.committed() && slot + 1 - block_ == kFold) {
-      HEDDLE_CHECK(view_.next_summary != nullptr, "no room for a summary at {}", slot + 1);
+      HEDDLE_CHECK(view_.next_summary() != nullptr, "no room for a summary at {}", slot + 1);
       for (int64_t head = 0; head < s_.value_heads; ++head)
-        store_summary(s_, states_[static_cast<size_t>(head)], head, view_.next_summary);
-      summary_ = view_.next_summary;
+        store_summary(s_, states_[static_cast<size_t>(head)], head, view_.next_summary());
+      summary_ = view_.next_summary();
       block_ += kFold;
       for (int64_t head = 0; head < s_.value_heads; ++head)
         states_[static_cast<size_t>(head)] = load_summary(s_, summary_, head);
@@ -208,11 +208,11 @@ void mix(backend::Context&, const MixArgs& args) {
 }
 
 void fold(backend::Context&, const Sizes& sizes, const state::PartView& part) {
-  const auto* open = reinterpret_cast<const float*>(part.open);
+  const auto* open = reinterpret_cast<const float*>(part.open());
   for (int64_t head = 0; head < sizes.value_heads; ++head) {
-    Doubles state = load_summary(sizes, part.summary, head);
+    Doubles state = load_summary(sizes, part.summary(), head);
     for (int64_t j = 0; j < kFold; ++j) replay(sizes, open, j, head, state);
-    store_summary(sizes, state, head, part.next_summary);
+    store_summary(sizes, state, head, part.next_summary());
   }
 }
 

@@ -281,15 +281,13 @@ static HeadPage find_page(const Run& run, int64_t page, const Seen& any) {
   const state::PartView& value_part = kv.state->at(run.tile.segment, kv.value_part);
   const int64_t base = page * kPage;
   if (!run.tile.gather || base + any.end <= run.segment.start) {
-    HeadPage found{key_part.pages[page], value_part.pages[page], key_part.is_packed(page),
+    HeadPage found{key_part.page(page), value_part.page(page), key_part.is_packed(page),
                    value_part.is_packed(page)};
     found.keys += key_bytes(run, run.kv_head, found.keys_packed);
     found.values += value_bytes(run, run.kv_head, found.values_packed);
     return found;
   }
   // Pages of the segment's own rows, and the one it starts in, are never packed.
-  std::byte* const* key_pages = key_part.pages;
-  std::byte* const* value_pages = value_part.pages;
   const int64_t key_offset = run.kv_head * run.key_width * kPage;
   const int64_t value_offset = kv.shape.value_at(run.kv_head, 0, 0);
   auto* keys = reinterpret_cast<T*>(run.scratch.key_page);
@@ -298,9 +296,10 @@ static HeadPage find_page(const Run& run, int64_t page, const Seen& any) {
     const int64_t position = base + j;
     const int64_t slot =
         position < run.segment.start ? position : run.scratch.slots[position - run.segment.start];
-    const T* from = reinterpret_cast<const T*>(key_pages[slot / kPage]) + key_offset + slot % kPage;
+    const T* from =
+        reinterpret_cast<const T*>(key_part.page(slot / kPage)) + key_offset + slot % kPage;
     for (int64_t d = 0; d < run.key_width; ++d) keys[d * kPage + j] = from[d * kPage];
-    from = reinterpret_cast<const T*>(value_pages[slot / kPage]) + value_offset;
+    from = reinterpret_cast<const T*>(value_part.page(slot / kPage)) + value_offset;
     const int64_t band = kv.shape.value_band();
     for (int64_t c = 0; c < run.value_width; c += band) {
       const T* row = from + kv.shape.value_at(0, slot % kPage, c);

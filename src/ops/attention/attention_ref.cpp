@@ -86,8 +86,8 @@ void ref::store_kv(backend::Context&, const StoreKvArgs& args) {
     const auto index = static_cast<int64_t>(b);
     for (int64_t i = 0; i < segment.length; ++i) {
       const int64_t slot = segment.start + i;
-      std::byte* key_page = kv.state->at(index, kv.key_part).pages[slot / 64];
-      std::byte* value_page = kv.state->at(index, kv.value_part).pages[slot / 64];
+      std::byte* key_page = kv.state->at(index, kv.key_part).page(slot / 64);
+      std::byte* value_page = kv.state->at(index, kv.value_part).page(slot / 64);
       const float* k = args.k + (segment.row + i) * args.k_stride;
       const float* v = args.v + (segment.row + i) * args.v_stride;
       for (int64_t e = 0; e < shape.kv_heads * shape.key_width; ++e)

@@ -34,9 +34,9 @@ static void store_tokens(const StoreKvArgs& args, int64_t s, int64_t row, int64_
   const int64_t slot = segment.start + row;
   const int64_t key_width = kv.shape.key_width;
   const int64_t value_width = kv.shape.value_width;
-  auto* keys = reinterpret_cast<T*>(kv.state->at(s, kv.key_part).pages[slot / kPage]) +
+  auto* keys = reinterpret_cast<T*>(kv.state->at(s, kv.key_part).page(slot / kPage)) +
                g * key_width * kPage + slot % kPage;
-  auto* values = reinterpret_cast<T*>(kv.state->at(s, kv.value_part).pages[slot / kPage]) +
+  auto* values = reinterpret_cast<T*>(kv.state->at(s, kv.value_part).page(slot / kPage)) +
                  kv.shape.value_at(g, slot % kPage, 0);
   const float* k = args.k + (segment.row + row) * args.k_stride + g * key_width;
   const float* v = args.v + (segment.row + row) * args.v_stride + g * value_width;

@@ -44,15 +44,15 @@ class Pages {
     }
     for (auto& page : data_) pointers_.push_back(page.data());
     packed_.resize(pointers_.size());
+    for (const int64_t first : {int64_t{0}, pages_})
+      groups_.push_back({.pages = pointers_.data() + first, .packed = packed_.data() + first});
   }
+  Pages(const Pages&) = delete;  // groups_ points into the others
+  Pages& operator=(const Pages&) = delete;
+  Pages(Pages&&) = default;
   void add_views(std::vector<state::PartView>& views) const {
-    state::PartView view;
-    view.pages = pointers_.data();
-    view.packed = packed_.data();
-    views.push_back(view);
-    view.pages = pointers_.data() + pages_;
-    view.packed = packed_.data() + pages_;
-    views.push_back(view);
+    static constexpr state::PartPlace kAlone;
+    for (const state::GroupView& group : groups_) views.emplace_back(group, kAlone);
   }
   // As the state packs pages that are complete. Returns how many were.
   int64_t pack_before(int64_t slot) {
@@ -60,8 +60,11 @@ class Pages {
     for (int64_t i = 0; i < 2 * pages_; ++i) {
       const auto index = static_cast<size_t>(i);
       if (i % pages_ >= slot / 64 || pointers_[index] == nullptr || packed_[index] != 0) continue;
-      std::vector<std::byte> packed(data_[index].size(), std::byte{0xff});
-      if (!pack_page(data_[index].data(), std::ssize(data_[index]), packed.data())) continue;
+      const int64_t head = state::PackedHead::bytes(1);
+      std::vector<std::byte> packed(static_cast<size_t>(head) + data_[index].size(),
+                                    std::byte{0xff});
+      state::PackedHead(packed.data()).set(0, head, true);
+      if (!pack_page(data_[index].data(), std::ssize(data_[index]), packed.data() + head)) continue;
       data_[index] = std::move(packed);
       pointers_[index] = data_[index].data();
       packed_[index] = 1;
@@ -81,6 +84,7 @@ class Pages {
   std::vector<std::vector<std::byte>> data_;
   std::vector<std::byte*> pointers_;
   std::vector<uint8_t> packed_;
+  std::vector<state::GroupView> groups_;  // of keys, of values
 };
 
 struct Inputs {
@@ -433,8 +437,8 @@ TEST(StoreKv, BothKernelSetsWriteTheSameBytesAndNothingElse) {
       for (int64_t part = 0; part < 2; ++part) {
         const int64_t elements = part == 0 ? 3 * 10 * 64 : 3 * 64 * 21;
         for (int64_t page = 0; page < 3; ++page)
-          EXPECT_EQ(0, std::memcmp(a[static_cast<size_t>(part)].pages[page],
-                                   b[static_cast<size_t>(part)].pages[page],
+          EXPECT_EQ(0, std::memcmp(a[static_cast<size_t>(part)].page(page),
+                                   b[static_cast<size_t>(part)].page(page),
                                    static_cast<size_t>(dtype_bytes(dtype, elements))))
               << "part " << part << " page " << page << " rows " << n;
       }

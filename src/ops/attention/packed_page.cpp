@@ -90,11 +90,11 @@ void unpack_page(const std::byte* packed, int64_t page_bytes, std::byte* page) {
 }
 
 const std::byte* PlainPages::operator[](int64_t page) {
-  if (!view_->is_packed(page)) return view_->pages[page];
+  if (!view_.is_packed(page)) return view_.page(page);
   std::vector<std::byte>& plain = unpacked_[page];
   if (plain.empty()) {
     plain.resize(static_cast<size_t>(page_bytes_));
-    unpack_page(view_->pages[page], page_bytes_, plain.data());
+    unpack_page(view_.page(page), page_bytes_, plain.data());
   }
   return plain.data();
 }

@@ -52,15 +52,15 @@ void unpack_page(const std::byte* packed, int64_t page_bytes, std::byte* page);
 // are kernels that gain by it; else nullptr.
 const state::PageCodec* page_codec(int64_t head_strips);
 
-// The pages of a part in their long form, for readers that take no other. The view must outlive it.
+// The pages of a part in their long form, for readers that take no other.
 class PlainPages {
  public:
   PlainPages(const state::PartView& view, int64_t page_bytes)
-      : view_(&view), page_bytes_(page_bytes) {}
+      : view_(view), page_bytes_(page_bytes) {}
   const std::byte* operator[](int64_t page);
 
  private:
-  const state::PartView* view_;
+  state::PartView view_;
   int64_t page_bytes_;
   std::unordered_map<int64_t, std::vector<std::byte>> unpacked_;
 };

@@ -118,10 +118,13 @@ TEST(PackedPages, PlainPagesShowBothForms) {
   std::vector<std::byte> packed = pack(strips);
   ASSERT_FALSE(packed.empty());
   Strips raw = strips;
+  packed.insert(packed.begin(), static_cast<size_t>(state::PackedHead::bytes(1)), std::byte{0});
+  state::PackedHead(packed.data()).set(0, state::PackedHead::bytes(1), true);
   std::byte* const pages[] = {packed.data(), reinterpret_cast<std::byte*>(raw.data())};
   const uint8_t flags[] = {1, 0};
-  const state::PartView view{.pages = pages, .packed = flags};
-  PlainPages plain(view, kUnitBytes);
+  const state::GroupView group{.pages = pages, .packed = flags};
+  const state::PartPlace place;
+  PlainPages plain({group, place}, kUnitBytes);
   EXPECT_EQ(plain[1], pages[1]);
   EXPECT_TRUE(std::equal(plain[0], plain[0] + kUnitBytes, pages[1]));
 }

@@ -42,7 +42,7 @@ const float* causal_conv_tap(const CausalConvArgs& args, int64_t segment, int64_
   if (slot < 0) return nullptr;
   int64_t page_records = 1;
   while (page_records < args.taps - 1) page_records *= 2;
-  const std::byte* page = args.state->at(segment, args.part).pages[slot / page_records];
+  const std::byte* page = args.state->at(segment, args.part).page(slot / page_records);
   HEDDLE_CHECK(page != nullptr, "convolution window at slot {} is not kept", slot);
   return reinterpret_cast<const float*>(page) + slot % page_records * args.channels;
 }
@@ -52,10 +52,10 @@ void causal_conv_store(const CausalConvArgs& args) {
   while (page_records < args.taps - 1) page_records *= 2;
   for (size_t n = 0; n < args.batch->segments.size(); ++n) {
     const state::Segment& s = args.batch->segments[n];
-    std::byte* const* pages = args.state->at(static_cast<int64_t>(n), args.part).pages;
+    const state::PartView& part = args.state->at(static_cast<int64_t>(n), args.part);
     for (int64_t i = 0; i < s.length; ++i) {
       const int64_t slot = s.start + i;
-      std::byte* page = pages[slot / page_records];
+      std::byte* page = part.page(slot / page_records);
       if (page == nullptr) continue;
       std::memcpy(reinterpret_cast<float*>(page) + slot % page_records * args.channels,
                   args.x + (s.row + i) * args.x_stride,

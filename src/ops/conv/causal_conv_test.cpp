@@ -42,9 +42,7 @@ class ConvRig {
     bias.resize(static_cast<size_t>(shape.channels));
     for (float& value : weights) value = rng.normal();
     for (float& value : bias) value = rng.normal();
-    layout.entries = {{0, causal_conv_part("conv", shape.channels, shape.taps)}};
-    layout.first_part = {0, 1};
-    EXPECT_TRUE(layout.validate().has_value());
+    layout = *state::StateLayout::make({{causal_conv_part("conv", shape.channels, shape.taps)}});
     blocks.set_poison(true);
   }
 
