@@ -1,12 +1,10 @@
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "base/dtype.h"
 #include "base/rng.h"
-#include "base/thread_pool.h"
 
 namespace heddle {
 namespace {
@@ -44,19 +42,6 @@ TEST(Rng, IsAPureFunctionOfSeedAndCounter) {
   a.next();
   EXPECT_EQ(a.next(), random_u64(7, 1));
   EXPECT_NE(random_u64(7, 1), random_u64(8, 1));
-}
-
-TEST(ThreadPool, CoversEveryIndexOnce) {
-  for (int threads : {1, 2, 3, 5}) {
-    ThreadPool pool(threads);
-    for (int64_t n : {0, 1, 7, 64, 1000}) {
-      std::vector<std::atomic<int>> hits(n);
-      pool.parallel_for(n, 8, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) hits[i].fetch_add(1);
-      });
-      for (auto& hit : hits) EXPECT_EQ(hit.load(), 1);
-    }
-  }
 }
 
 }  // namespace
