@@ -8,6 +8,7 @@
 
 #include "backend/profile.h"
 #include "base/rng.h"
+#include "ops/sample/sample.h"
 #include "ops/work.h"
 #include "state/sequence_state.h"
 
@@ -29,8 +30,11 @@ struct Test {
 // One model on one number of threads.
 class Runner {
  public:
-  Runner(const model::Model& model, ThreadPool& pool, backend::KernelSet kernels, int64_t chunk)
-      : model_(model), context_{pool, scratch_, kernels}, chunk_(chunk) {}
+  Runner(const model::Model& model, ThreadPool& pool, const StepOptions& options)
+      : model_(model),
+        context_{pool, scratch_, options.kernels},
+        chunk_(options.chunk),
+        sampling_(options.sampling) {}
 
   // A state at the depth of the test, to begin every run from.
   void prepare(const Test& test) {
@@ -87,14 +91,25 @@ class Runner {
       model_.forward(context_, batch, ids, sequences, {&last, wanted ? size_t{1} : size_t{0}},
                      logits.data());
       sequence.commit();
+      if (wanted) choose(logits.data(), sequence.position());
     }
     return std::chrono::duration<double>(Clock::now() - start).count();
+  }
+
+  // As after every step of the server; what comes out does not matter here.
+  void choose(float* logits, int64_t position) {
+    ops::SampleRow row;
+    row.logits = logits;
+    row.params = &sampling_;
+    row.position = position;
+    ops::sample(context_, {&row, 1}, model_.spec().vocab_size);
   }
 
   const model::Model& model_;
   backend::Arena scratch_;
   backend::Context context_;
   int64_t chunk_;
+  ops::SamplingParams sampling_;
   Rng rng_{1};
   state::BlockPool blocks_;
   state::Snapshot start_;
@@ -181,10 +196,14 @@ void run_thread_count(const model::Model& model, const std::string& name, int th
                       const StepOptions& options, const Output& output) {
   ThreadPool pool(threads);
   const backend::MachineLimits machine = backend::measure_limits(pool);
-  output.line(
-      {machine_field(machine, threads), {"model", name}, {"weight_bytes", model.weight_bytes()}},
-      fmt::format("{}\n{}", name, machine_text(machine, threads)));
-  Runner runner(model, pool, options.kernels, options.chunk);
+  const std::string sampling =
+      options.sampling.greedy() ? "greedy" : "sampled as the server does by default";
+  output.line({machine_field(machine, threads),
+               {"model", name},
+               {"weight_bytes", model.weight_bytes()},
+               {"sampling", sampling}},
+              fmt::format("{}, {}\n{}", name, sampling, machine_text(machine, threads)));
+  Runner runner(model, pool, options);
   for (const int64_t depth : options.depths) {
     for (const int64_t tokens : options.prompts) {
       if (tokens <= 0) continue;

@@ -8,6 +8,7 @@
 #include "backend/context.h"
 #include "bench/output.h"
 #include "model/model.h"
+#include "ops/sample/sample.h"
 
 namespace heddle::bench {
 
@@ -20,6 +21,7 @@ struct StepOptions {
   int64_t chunk = 512;
   bool profile = false;  // after each test, as many runs again with the parts timed
   backend::KernelSet kernels = backend::KernelSet::cpu;
+  ops::SamplingParams sampling;  // of the tokens of each step: the server's defaults
 };
 
 // The limits: a prompt token's operations over the int8 (quantised weights) or fp32 peak; a decoded

@@ -13,6 +13,7 @@ struct BenchFlags {
   std::string model;
   std::string preset;
   bench::StepOptions steps;
+  bool greedy = false;
   bool json = false;
   ModelFlags load;
 };
@@ -26,6 +27,7 @@ int run(BenchFlags& flags) {
                    : model::Model::preset(flags.preset, flags.load.options(), pool);
   if (!model) return report(model.error());
   flags.steps.kernels = flags.load.kernel_set();
+  if (flags.greedy) flags.steps.sampling.temperature = 0;
   bench::run_steps(**model, flags.model.empty() ? flags.preset : flags.model, flags.steps,
                    output_of(flags.json));
   return 0;
@@ -85,6 +87,8 @@ void add_bench(Command app) {
   command.option("--chunk", steps.chunk, "Prompt tokens of one step")
       .between(2, 1 << 20)
       .show_default();
+  command.option("--greedy", flags->greedy,
+                 "Take the likeliest token of each step (default: sample as the server does)");
   command.option("--profile", steps.profile,
                  "Also where the time goes: each part's seconds, share and part of its limit");
   command.option("--json", flags->json,
