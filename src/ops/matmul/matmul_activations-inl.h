@@ -11,6 +11,9 @@
 #include "ops/matmul/matmul_layout.h"
 // After simd.h: compiled per target.
 #include "backend/simd/math-inl.h"
+#if HWY_ARCH_X86
+#include <immintrin.h>
+#endif
 
 #if defined(HEDDLE_OPS_MATMUL_ACTIVATIONS_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef HEDDLE_OPS_MATMUL_ACTIVATIONS_INL_H
@@ -27,6 +30,9 @@ using namespace backend::HWY_NAMESPACE;
 struct BlockSums {
   float scale;
   int32_t halves[2];  // sums of the first and second 16 codes
+#if HWY_TARGET == HWY_AVX2
+  int32_t pairs[2];  // int16 [2]: those of the codes k with k % 4 < 2 and of the others
+#endif
 };
 
 // The largest magnitude of 32 values; infinity or NaN if one of them is not finite.
@@ -100,29 +106,41 @@ HWY_NOINLINE int take_outliers(float* x, float& largest, Outlier* out) {
   return 0;
 }
 
-HWY_INLINE void sum_halves(const int8_t* codes, int32_t* halves) {
+HWY_INLINE void sum_codes(const int8_t* codes, BlockSums& sums) {
 #if HWY_TARGET == HWY_SCALAR
   for (int h = 0; h < 2; ++h)
-    for (int i = halves[h] = 0; i < 16; ++i) halves[h] += codes[16 * h + i];
+    for (int i = sums.halves[h] = 0; i < 16; ++i) sums.halves[h] += codes[16 * h + i];
+#elif HWY_TARGET == HWY_AVX2
+  // Pairs of neighbours, then the four even and the four odd ones of each half.
+  __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1),
+                                       _mm256_load_si256(reinterpret_cast<const __m256i*>(codes)));
+  pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
+  pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0xb1));
+  const __m256i both = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  sums.pairs[0] = _mm256_cvtsi256_si32(pairs);
+  sums.pairs[1] = _mm256_extract_epi32(pairs, 4);
+  sums.halves[0] = _mm256_cvtsi256_si32(both);
+  sums.halves[1] = _mm256_extract_epi32(both, 4);
 #else
   const hn::FixedTag<uint8_t, 16> d8;
   const hn::FixedTag<uint64_t, 2> d64;
   for (int h = 0; h < 2; ++h) {
     const auto raw = hn::LoadU(d8, reinterpret_cast<const uint8_t*>(codes) + 16 * h);
     const auto eights = hn::SumsOf8(hn::Xor(raw, hn::Set(d8, 128)));
-    halves[h] = static_cast<int32_t>(hn::GetLane(hn::SumOfLanes(d64, eights))) - 16 * 128;
+    sums.halves[h] = static_cast<int32_t>(hn::GetLane(hn::SumOfLanes(d64, eights))) - 16 * 128;
   }
 #endif
 }
 
-// 32 values to codes (nearest even), scale = max |x| / 127 of those that are no outliers.
+// 32 values to codes (nearest even; 32-byte aligned), scale = max |x| / 127 of those that are no
+// outliers.
 HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier* outliers,
                                     int& outlier_count) {
   F32x16 x0 = load16(source);
   F32x16 x1 = load16(source + 16);
   float largest = largest_of(x0, x1);
   outlier_count = 0;
-  BlockSums sums{0.0f, {0, 0}};
+  BlockSums sums{};
   if (!std::isfinite(largest)) {  // integers would hide it
     std::memset(codes, 0, 32);
     sums.scale = NAN;
@@ -148,7 +166,7 @@ HWY_INLINE BlockSums quantize_block(const float* source, int8_t* codes, Outlier*
   put(x0, codes);
   put(x1, codes + 16);
   sums.scale = largest / 127.0f;
-  sum_halves(codes, sums.halves);
+  sum_codes(codes, sums);
   return sums;
 }
 
@@ -165,14 +183,26 @@ HWY_INLINE void put_planes(const Activations& out, int64_t index, const BlockSum
   };
   put(Activations::kScale, sums.scale);
   put(Activations::kScaledSum, sums.scale * static_cast<float>(sum));
+#if HWY_TARGET == HWY_AVX2
+  const auto put_pairs = [&](Activations::Plane plane, int factor, int32_t word) HWY_ATTR {
+    int16_t pairs[2];
+    std::memcpy(pairs, &word, 4);
+    put(plane, static_cast<int16_t>(factor * pairs[0]), static_cast<int16_t>(factor * pairs[1]));
+  };
+  // Halves of a word add apart: the sums of 16 codes are below 2^11.
+  const __m128i both =
+      _mm_add_epi16(_mm_cvtsi32_si128(sums.pairs[0]), _mm_cvtsi32_si128(sums.pairs[1]));
+  put_pairs(Activations::kMinus8Pairs, -8, _mm_cvtsi128_si32(both));
+  put_pairs(Activations::kMinus16Pairs, -16, _mm_cvtsi128_si32(both));
+  put_pairs(Activations::kMinus32HalfPairs, -32, sums.pairs[0]);
+  put_pairs(Activations::kMinus32RestPairs, -32, sums.pairs[1]);
+#else
   put(Activations::kMinus8, -8 * sum);
   put(Activations::kMinus16, -16 * sum);
   put(Activations::kMinus128, -128 * sum);
-  const auto fours = static_cast<int16_t>(-4 * sum);
-  put(Activations::kMinus4Pair, fours, fours);
-  put(Activations::kHalves, static_cast<int16_t>(first), static_cast<int16_t>(second));
   put(Activations::kMinus32Half, -32 * first);
   put(Activations::kMinus32Rest, -32 * second);
+#endif
 }
 
 // Codes of a block, [kWidth][32], to groups of four bytes with the tokens side by side.

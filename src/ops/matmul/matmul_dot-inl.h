@@ -6,12 +6,12 @@
 // dots[t] = float(sum_k (code[r][k] - zero) a[t][k]), r = lane; |sum| < 2^24, so exact.
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "backend/simd/simd.h"
 #include "ops/matmul/matmul_layout.h"
 // After simd.h: compiled per target.
 #include "backend/simd/math-inl.h"
+#include "ops/matmul/matmul_tile-inl.h"
 #if HWY_ARCH_X86
 #include <immintrin.h>
 #endif
@@ -31,18 +31,6 @@ HWY_PUSH_ATTRIBUTES("avx512vnni")
 namespace heddle::ops {
 namespace HWY_NAMESPACE {
 using namespace backend::HWY_NAMESPACE;
-
-#define HEDDLE_LAMBDA HWY_ATTR __attribute__((always_inline))
-
-template <class F, int... I>
-HWY_INLINE void unroll_indices(F& f, std::integer_sequence<int, I...>) {
-  (f(std::integral_constant<int, I>()), ...);
-}
-// Calls f(0) ... f(N - 1) with constants, so that arrays indexed by them live in registers.
-template <int N, class F>
-HWY_INLINE void unroll(F f) {
-  unroll_indices(f, std::make_integer_sequence<int, N>());
-}
 
 // Activations of NT tokens at one 32-block: groups of W neighbours (one group, or two).
 template <int NT>
@@ -118,6 +106,14 @@ HWY_INLINE __m512i load_codes(const uint8_t* p, int g) {
   }
 }
 
+// Group g of a block for a panel: unsigned codes, those of 8 bits + 128. out [64]
+template <int kBits>
+HWY_INLINE void store_codes(const uint8_t* codes, int g, uint8_t* out) {
+  __m512i w = load_codes<kBits>(codes, g);
+  if constexpr (kBits == 8) w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+  _mm512_store_si512(out, w);
+}
+
 // Group by group, so that neighbouring instructions belong to different chains; one token has two.
 template <int kBits, int kZero, int NT>
 HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
@@ -151,6 +147,15 @@ HWY_INLINE HalfScales half_scales(const std::byte* scales) {
   return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16)),
           _mm512_cvtepi32_ps(_mm512_srai_epi32(pairs, 16))};
 }
+
+// One of them as a panel keeps it.
+using HalfScale = float;
+HWY_INLINE void store_half_scales(const std::byte* scales, HalfScale* first, HalfScale* second) {
+  const HalfScales halves = half_scales(scales);
+  _mm512_store_ps(first, halves.first);
+  _mm512_store_ps(second, halves.second);
+}
+HWY_INLINE F32x16 load_half_scale(const HalfScale* scales) { return load16(scales); }
 
 // scales: int8 [16][2], one per row and 16-block. dots = sum of scale (code - 32) a.
 template <int NT>
@@ -218,36 +223,91 @@ HWY_INLINE __m256i load_codes(const uint8_t* p, int g, int half) {
   }
 }
 
-// How many products of an unsigned code of kBits with an int8 fit one int16: pairs of groups
-// 2 * 15 * 127 * 8 = 30480, 2 * 31 * 127 * 4 = 31496, 2 * 63 * 127 * 2 = 32004.
+// Group g of a block for a panel. out [64]
 template <int kBits>
-constexpr int kGroupsPerSum = kBits == 4   ? 8
-                              : kBits == 5 ? 4
-                                           : 2;
-
-// sums[t][half], int16 pairs, of groups j and j + 4 for j in [kFirst, kFirst + kCount).
-template <int kBits, int kFirst, int kCount, int NT>
-HWY_INLINE void sum_groups(const uint8_t* p, const ActivationView<NT>& a, __m256i (*low)[2],
-                           __m256i (*high)[2]) {
-  unroll<kCount>([&](auto step) HEDDLE_LAMBDA {
-    unroll<2>([&](auto upper) HEDDLE_LAMBDA {
-      constexpr int g = kFirst + step + 4 * upper;
-      __m256i(*sums)[2] = upper ? high : low;
-      constexpr bool first = step == 0 && (kGroupsPerSum<kBits> == 2 || upper == 0);
-      const __m256i w0 = load_codes<kBits>(p, g, 0);
-      const __m256i w1 = load_codes<kBits>(p, g, 1);
-      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-        const __m256i four = broadcast(a.four(t, g));
-        const __m256i m0 = _mm256_maddubs_epi16(w0, four);
-        const __m256i m1 = _mm256_maddubs_epi16(w1, four);
-        sums[t][0] = pin(first ? m0 : _mm256_add_epi16(sums[t][0], m0));
-        sums[t][1] = pin(first ? m1 : _mm256_add_epi16(sums[t][1], m1));
-      });
-    });
+HWY_INLINE void store_codes(const uint8_t* codes, int g, uint8_t* out) {
+  unroll<2>([&](auto h) HEDDLE_LAMBDA {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(out + 32 * h), load_codes<kBits>(codes, g, h));
   });
 }
 
-template <int NT>
+// Scales of 16-blocks of rows 8 half ... 8 half + 7, from int8 [16][2]: each twice, so that a
+// multiplication of pairs of 16-bit sums with it ends both.
+struct TwiceScales {
+  __m256i first;
+  __m256i second;
+};
+HWY_INLINE TwiceScales twice_scales(const std::byte* scales, int half) {
+  const __m256i pairs =
+      _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16 * half)));
+  const __m256i low = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
+  const __m256i high = _mm256_srli_epi32(pairs, 16);
+  return {_mm256_or_si256(low, _mm256_slli_epi32(pairs, 16)),
+          _mm256_or_si256(high, _mm256_slli_epi32(high, 16))};
+}
+
+// One of them as a panel keeps it.
+struct HalfScale {
+  int16_t twice[2];
+};
+// first, second [16]
+HWY_INLINE void store_half_scales(const std::byte* scales, HalfScale* first, HalfScale* second) {
+  unroll<2>([&](auto h) HEDDLE_LAMBDA {
+    const TwiceScales twice = twice_scales(scales, h);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(first + 8 * h), twice.first);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(second + 8 * h), twice.second);
+  });
+}
+HWY_INLINE F32x16 load_half_scale(const HalfScale* scales) {
+  const auto* words = reinterpret_cast<const int32_t*>(scales);
+  return F32x16::build([&](int part) HWY_ATTR {
+    return hn::ConvertTo(DF(), hn::ShiftRight<16>(hn::LoadU(DI(), words + part * kLanes)));
+  });
+}
+
+// Sums of 16 bits. A half of a row's lane takes the products of two codes of each group: 16 in a
+// block, |code - zero| * 127 each, so that a block of 4 bits or of 5 bits with a zero fits (16 * 16
+// * 127 = 32512), whatever passes the range on the way, if the zero enters as what the sums start
+// with: kMinus8Pairs, kMinus16Pairs. Without a zero codes of 5 bits fit by four groups: 31 * 127
+// * 8. Of 6 bits, each half of a block with scales of its own: 8 * 32 * 127.
+template <int kZero>
+constexpr Activations::Plane kStart =
+    kZero == 8 ? Activations::kMinus8Pairs : Activations::kMinus16Pairs;
+
+// Sums of all groups, or of the two halves of them one after the other: part(i, h) is what rows
+// 8 h ... of the sums of half i are multiplied with, start(i, t) what they begin with, weights(g,
+// h) a group's codes, group(i, n) the n-th group of half i.
+template <int NT, int kHalves, class Group, class Weights, class Start, class Part>
+HWY_INLINE void sum_halves(const ActivationView<NT>& a, Group group, Weights weights, Start start,
+                           Part part, F32x16* dots) {
+  __m256i words[NT][2];
+  unroll<kHalves>([&](auto i) HEDDLE_LAMBDA {
+    __m256i sums[NT][2];
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA { sums[t][0] = sums[t][1] = start(i, t); });
+    unroll<8 / kHalves>([&](auto n) HEDDLE_LAMBDA {
+      const int g = group(i, n);
+      const __m256i w0 = weights(g, 0);
+      const __m256i w1 = weights(g, 1);
+      unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+        const __m256i four = broadcast(a.four(t, g));
+        sums[t][0] = pin(_mm256_add_epi16(sums[t][0], _mm256_maddubs_epi16(w0, four)));
+        sums[t][1] = pin(_mm256_add_epi16(sums[t][1], _mm256_maddubs_epi16(w1, four)));
+      });
+    });
+    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+      unroll<2>([&](auto h) HEDDLE_LAMBDA {
+        const __m256i sum = _mm256_madd_epi16(sums[t][h], part(i, h));
+        words[t][h] = i == 0 ? sum : _mm256_add_epi32(words[t][h], sum);
+      });
+    });
+  });
+  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
+    unroll<2>([&](auto h) HEDDLE_LAMBDA { dots[t].v[h].raw = _mm256_cvtepi32_ps(words[t][h]); });
+  });
+}
+
+// 8-bit codes, groups kStride bytes apart.
+template <int NT, int kStride>
 HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sums[NT][2];
@@ -255,7 +315,7 @@ HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView<NT>& a,
     __m256i w[2];
     __m256i magnitude[2];
     unroll<2>([&](auto h) HEDDLE_LAMBDA {
-      w[h] = load_codes<8>(p, g, h);
+      w[h] = load_bytes(p + kStride * g + 32 * h);
       magnitude[h] = _mm256_abs_epi8(w[h]);
     });
     unroll<NT>([&](auto t) HEDDLE_LAMBDA {
@@ -274,9 +334,7 @@ HWY_INLINE void block_dots_signed(const uint8_t* p, const ActivationView<NT>& a,
 }
 
 // 4-bit codes. The loop over the four byte vectors stays a loop: unrolled, it needs more registers
-// than there are. The zero of the codes enters as the start of the 16-bit sums, -4 sum(a) in both
-// halves of a row: |15 P - 4 (P - N) + 4 A| <= 30480 for any split of 16 codes (P, N) and the
-// 16 others (A), so the final sums fit whatever the order.
+// than there are.
 template <int kZero, int NT>
 HWY_INLINE void block_dots_nibbles(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   static_assert(kZero == 0 || kZero == 8);
@@ -284,7 +342,7 @@ HWY_INLINE void block_dots_nibbles(const uint8_t* p, const ActivationView<NT>& a
   const __m256i fifteen = _mm256_set1_epi8(15);
   __m256i sums[NT][2];
   unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    sums[t][0] = kZero ? broadcast(a.plane(Activations::kMinus4Pair, t)) : _mm256_setzero_si256();
+    sums[t][0] = kZero ? broadcast(a.plane(kStart<kZero>, t)) : _mm256_setzero_si256();
     sums[t][1] = sums[t][0];
   });
 #pragma GCC unroll 1
@@ -311,26 +369,18 @@ HWY_INLINE void block_dots_nibbles(const uint8_t* p, const ActivationView<NT>& a
 template <int kBits, int kZero, int NT>
 HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16* dots) {
   if constexpr (kBits == 8) {
-    block_dots_signed<NT>(p, a, dots);
+    block_dots_signed<NT, 64>(p, a, dots);
   } else if constexpr (kBits == 4) {
     block_dots_nibbles<kZero, NT>(p, a, dots);
   } else {
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sums[NT][2];
-    __m256i words[NT][2];
-    sum_groups<5, 0, 2, NT>(p, a, sums, sums);
-    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      unroll<2>([&](auto h) HEDDLE_LAMBDA { words[t][h] = _mm256_madd_epi16(sums[t][h], ones); });
-    });
-    sum_groups<5, 2, 2, NT>(p, a, sums, sums);
-    unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-      unroll<2>([&](auto h) HEDDLE_LAMBDA {
-        __m256i sum = _mm256_madd_epi16(sums[t][h], ones);
-        sum = _mm256_add_epi32(sum, words[t][h]);
-        if constexpr (kZero != 0) sum = _mm256_add_epi32(sum, broadcast(a.plane(minus(kZero), t)));
-        dots[t].v[h].raw = _mm256_cvtepi32_ps(sum);
-      });
-    });
+    // Both nibbles of a byte vector.
+    const auto group = [](int i, int n) HEDDLE_LAMBDA { return 2 * i + n / 2 + n % 2 * 4; };
+    const auto weights = [&](int g, int h) HEDDLE_LAMBDA { return load_codes<kBits>(p, g, h); };
+    const auto start = [&](int, int t) HEDDLE_LAMBDA {
+      return kZero ? broadcast(a.plane(kStart<kZero>, t)) : _mm256_setzero_si256();
+    };
+    const auto ones = [](int, int) HEDDLE_LAMBDA { return _mm256_set1_epi16(1); };
+    sum_halves<NT, kZero == 0 ? 2 : 1>(a, group, weights, start, ones, dots);
   }
 }
 
@@ -339,38 +389,15 @@ HWY_INLINE void block_dots(const uint8_t* p, const ActivationView<NT>& a, F32x16
 template <int NT>
 HWY_INLINE void block_dots_q6(const uint8_t* p, const std::byte* scales,
                               const ActivationView<NT>& a, F32x16* dots) {
-  __m256i pairs[2];   // int16 (first, second) per row
-  __m256i first[2];   // (first, first)
-  __m256i second[2];  // (second, second)
-  unroll<2>([&](auto h) HEDDLE_LAMBDA {
-    pairs[h] =
-        _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales + 16 * h)));
-    const __m256i low = _mm256_and_si256(pairs[h], _mm256_set1_epi32(0xffff));
-    first[h] = _mm256_or_si256(low, _mm256_slli_epi32(pairs[h], 16));
-    const __m256i high = _mm256_srli_epi32(pairs[h], 16);
-    second[h] = _mm256_or_si256(high, _mm256_slli_epi32(high, 16));
-  });
-  __m256i low[NT][2];
-  __m256i high[NT][2];
-  __m256i words[NT][2];
-  const auto weigh = [&](auto t, auto h) HEDDLE_LAMBDA {
-    return _mm256_add_epi32(_mm256_madd_epi16(low[t][h], first[h]),
-                            _mm256_madd_epi16(high[t][h], second[h]));
+  const TwiceScales by[2] = {twice_scales(scales, 0), twice_scales(scales, 1)};
+  const auto group = [](int i, int n) HEDDLE_LAMBDA { return 4 * i + n; };
+  const auto weights = [&](int g, int h) HEDDLE_LAMBDA { return load_codes<6>(p, g, h); };
+  const auto start = [&](int i, int t) HEDDLE_LAMBDA {
+    return broadcast(
+        a.plane(i ? Activations::kMinus32RestPairs : Activations::kMinus32HalfPairs, t));
   };
-  sum_groups<6, 0, 2, NT>(p, a, low, high);
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    unroll<2>([&](auto h) HEDDLE_LAMBDA { words[t][h] = weigh(t, h); });
-  });
-  sum_groups<6, 2, 2, NT>(p, a, low, high);
-  unroll<NT>([&](auto t) HEDDLE_LAMBDA {
-    unroll<2>([&](auto h) HEDDLE_LAMBDA {
-      const __m256i offset =
-          _mm256_madd_epi16(pairs[h], broadcast(a.plane(Activations::kHalves, t)));
-      const __m256i sum = _mm256_sub_epi32(_mm256_add_epi32(words[t][h], weigh(t, h)),
-                                           _mm256_slli_epi32(offset, 5));
-      dots[t].v[h].raw = _mm256_cvtepi32_ps(sum);
-    });
-  });
+  const auto part = [&](int i, int h) HEDDLE_LAMBDA { return i ? by[h].second : by[h].first; };
+  sum_halves<NT, 2>(a, group, weights, start, part, dots);
 }
 
 #else  // any other target: plain loops

@@ -137,10 +137,14 @@ struct Activations {
     kMinus8,       // int32: -8 * sum
     kMinus16,      // int32: -16 * sum
     kMinus128,     // int32: -128 * sum
-    kMinus4Pair,   // int16, twice: -4 * sum
-    kHalves,       // int16 [2]: sums of the first and second 16 codes
     kMinus32Half,  // int32: -32 * sum of the first 16 codes
     kMinus32Rest,  // int32: -32 * sum of the second 16 codes
+    // AVX2, in place of the five before: int16 [2], of the codes k with k % 4 < 2 and of the
+    // others.
+    kMinus8Pairs,   // -8 * sum
+    kMinus16Pairs,  // -16 * sum
+    kMinus32HalfPairs,
+    kMinus32RestPairs,
     kPlanes
   };
   // Planes that a kernel of the format reads, as bits.
@@ -148,13 +152,13 @@ struct Activations {
     const auto bits = [](auto... planes) { return (0u | ... | (1u << planes)); };
     switch (dtype) {
       case DType::q4_0:
-        return bits(kScale, kMinus8, kMinus4Pair);
+        return bits(kScale, kMinus8, kMinus8Pairs);
       case DType::q5_0:
-        return bits(kScale, kMinus16);
+        return bits(kScale, kMinus16, kMinus16Pairs);
       case DType::q8_0:
         return bits(kScale, kMinus128);
       case DType::q6_k:
-        return bits(kScale, kMinus32Half, kMinus32Rest, kHalves);
+        return bits(kScale, kMinus32Half, kMinus32Rest, kMinus32HalfPairs, kMinus32RestPairs);
       default:
         return bits(kScale, kScaledSum);
     }

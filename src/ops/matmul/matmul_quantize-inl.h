@@ -44,7 +44,7 @@ HWY_INLINE void quantize_group_block(const MatmulArgs& args, const Activations& 
   const int64_t index = out.index(group, b) * kWidth;
   for (int64_t t = 0; t < kWidth; ++t) {
     const int64_t token = group * kWidth + t;
-    BlockSums sums{0.0f, {0, 0}};
+    BlockSums sums{};
     if (token < args.tokens) {
       Outlier* outliers =
           out.outliers + (outliers_at + t) * Activations::kStretchOutliers + counts[t];
@@ -158,18 +158,12 @@ HWY_INLINE void put_four_planes(const Activations& out, int64_t index, __m128 sc
   const auto minus = [](__m128i v, int bits) HEDDLE_LAMBDA {
     return _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(v, bits));
   };
-  const __m128i low_half = _mm_set1_epi32(0xffff);
   const __m128i sum = _mm_add_epi32(first, second);
   put(Activations::kScale, scale);
   put(Activations::kScaledSum, _mm_mul_ps(scale, _mm_cvtepi32_ps(sum)));
   put(Activations::kMinus8, minus(sum, 3));
   put(Activations::kMinus16, minus(sum, 4));
   put(Activations::kMinus128, minus(sum, 7));
-  const __m128i fours = minus(sum, 2);
-  put(Activations::kMinus4Pair,
-      _mm_or_si128(_mm_and_si128(fours, low_half), _mm_slli_epi32(fours, 16)));
-  put(Activations::kHalves,
-      _mm_or_si128(_mm_and_si128(first, low_half), _mm_slli_epi32(second, 16)));
   put(Activations::kMinus32Half, minus(first, 5));
   put(Activations::kMinus32Rest, minus(second, 5));
 }
@@ -247,6 +241,7 @@ HWY_INLINE bool quantize_four_blocks(const MatmulArgs& args, const Activations& 
 
 #endif
 
+// Token groups [begin, end).
 template <int kWidth>
 HWY_NOINLINE void quantize_width(const MatmulArgs& args, const Activations& out, int64_t begin,
                                  int64_t end) {
@@ -271,14 +266,6 @@ HWY_NOINLINE void quantize_width(const MatmulArgs& args, const Activations& out,
       ++b;
     }
   }
-}
-
-// Token groups [begin, end).
-HWY_INLINE void quantize_activations(const MatmulArgs& args, const Activations& out, int64_t begin,
-                                     int64_t end) {
-  if (out.width == 1) return quantize_width<1>(args, out, begin, end);
-  if (out.width == 2) return quantize_width<2>(args, out, begin, end);
-  return quantize_width<4>(args, out, begin, end);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -32,7 +32,7 @@ struct Vectors {
 };
 // Blocks and their values as the gguf package has them (quant_vectors.py).
 std::map<std::string, Vectors> gguf_vectors() {
-  std::ifstream file(HEDDLE_SOURCE_DIR "/src/ops/quant_vectors.bin", std::ios::binary);
+  std::ifstream file(HEDDLE_SOURCE_DIR "/src/ops/matmul/quant_vectors.bin", std::ios::binary);
   std::map<std::string, Vectors> all;
   char name[9] = {};
   uint32_t sizes[2];
@@ -328,18 +328,24 @@ TEST(Matmul, ValuesThatStandOutLeaveTheOthersTheirPrecision) {
   ASSERT_TRUE(backend::use_target("auto"));
 }
 
-// One row's bits: alone, in any batch, on any number of threads, on any target.
+// One row's bits: alone, in any batch, on any number of threads, on any target. Every number of
+// rows that a kernel of its own may take, and more.
 TEST(Matmul, BitsDependOnTheRowAlone) {
   constexpr int64_t kTokens = 64;
   Runner first(1);
   for (const DType type : kAllTypes) {
     SCOPED_TRACE(std::string(dtype_info(type).name));
-    // Three stretches of activations, the last one short.
+    // Three stretches of activations, the last one short; tiles that no panel divides evenly.
     const int64_t cols = dtype_info(type).block_elements == 256 ? 1280 : 1120;
     const PackedMatrix w = first.pack_one(random_matrix(type, 83, cols, 21));
-    const auto x = random_rows(kTokens * cols, 22);
+    auto x = random_rows(kTokens * cols, 22);
+    for (size_t i = 7; i < x.size(); i += 301) x[i] *= 40.0f;
     ASSERT_TRUE(backend::use_target("auto"));
-    const auto want = first.multiply(w, x.data(), kTokens);
+    std::vector<float> want;
+    for (int64_t t = 0; t < kTokens; ++t) {
+      const auto row = first.multiply(w, x.data() + t * cols, 1);
+      want.insert(want.end(), row.begin(), row.end());
+    }
     for (const std::string_view target : backend::supported_targets()) {
       ASSERT_TRUE(backend::use_target(target));
       SCOPED_TRACE(std::string(target));
@@ -347,7 +353,8 @@ TEST(Matmul, BitsDependOnTheRowAlone) {
       for (const int threads : {1, 2, 3, 4}) {
         if (slow && threads > 2) continue;
         Runner run(threads);
-        for (const int64_t chunk : {1, 2, 3, 7, 16, 64}) {
+        for (const int64_t chunk :
+             {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 33, 64}) {
           if (slow && chunk != 3 && chunk != 64) continue;
           std::vector<float> y;
           for (int64_t t = 0; t < kTokens; t += chunk) {
@@ -517,15 +524,31 @@ TEST(Matmul, ExtremeCodesAreExact) {
         for (size_t b = 0; b < m.data.size(); b += info.block_bytes)
           m.data[b + 2] = m.data[b + 3] = std::byte{0x10};
       const PackedMatrix w = run.pack_one(m);
-      for (const float sign : {1.0f, -1.0f}) {
-        std::vector<float> x(256, sign);
-        const auto want = exact(w, x, 1);
-        for (const std::string_view target : backend::supported_targets()) {
-          ASSERT_TRUE(backend::use_target(target));
-          const auto y = run.multiply(w, x.data(), 1);
-          for (size_t i = 0; i < y.size(); ++i)
-            EXPECT_NEAR(y[i], want[i], 1e-5 * std::abs(want[i]) + 1e-6)
-                << target << " " << info.name << " fill " << fill;
+      // Alone and in a panel: one sign, and signs by the columns that share a 16-bit sum.
+      constexpr int64_t kTokens = 18;
+      std::vector<float> x(kTokens * 256);
+      for (size_t i = 0; i < x.size(); ++i) {
+        const size_t t = i / 256, k = i % 256;
+        const bool negative = t % 3 == 0 ? false : t % 3 == 1 ? k % 4 < 2 : k % 32 < 16;
+        x[i] = negative == (t % 2 == 0) ? -1.0f : 1.0f;
+      }
+      const auto want = exact(w, x, kTokens);
+      std::vector<double> magnitudes(16);  // of what is added up
+      std::vector<float> row(256);
+      for (int64_t r = 0; r < 16; ++r) {
+        w.dequantize_row(r, row.data());
+        for (const float value : row) magnitudes[r] += std::abs(value);
+      }
+      for (const std::string_view target : backend::supported_targets()) {
+        ASSERT_TRUE(backend::use_target(target));
+        for (const int64_t chunk : {int64_t{1}, kTokens}) {
+          for (int64_t t = 0; t < kTokens; t += chunk) {
+            const auto y = run.multiply(w, x.data() + t * 256, chunk);
+            for (size_t i = 0; i < y.size(); ++i) {
+              EXPECT_NEAR(y[i], want[t * 16 + i], 1e-5 * magnitudes[i % 16] + 1e-6)
+                  << target << " " << info.name << " fill " << fill << " token " << t + i / 16;
+            }
+          }
         }
       }
     }
