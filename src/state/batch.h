@@ -69,6 +69,10 @@ class PartView {
   bool is_packed(int64_t p) const {
     return group_->packed[p] != 0 && PackedHead(group_->pages[p]).packed(place_->index);
   }
+  // Fetches what page(p) and is_packed(p) read.
+  void prefetch(int64_t p) const {
+    if (group_->packed[p] != 0) PackedHead(group_->pages[p]).prefetch(place_->index);
+  }
   // folded: summary at floor(start / F) F (nullptr: all zeros), records since it in slots [start
   // mod F ...) of open().
   const float* summary() const { return floats(const_cast<std::byte*>(group_->summary)); }

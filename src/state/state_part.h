@@ -96,6 +96,7 @@ class PackedHead {
   // part: its index in the group.
   int64_t offset(int64_t part) const { return (parts_[part] >> 1) * kUnit; }
   bool packed(int64_t part) const { return (parts_[part] & 1) != 0; }
+  void prefetch(int64_t part) const { __builtin_prefetch(parts_ + part); }
   void set(int64_t part, int64_t offset, bool packed) {
     parts_[part] = static_cast<uint32_t>(offset / kUnit) << 1 | (packed ? 1 : 0);
   }
