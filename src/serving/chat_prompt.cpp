@@ -1,13 +1,14 @@
 #include "serving/chat_prompt.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace heddle::serving {
 namespace {
 
-// Template boundaries tried as checkpoints, from the end: a conversation is mostly continued or
-// edited there.
-constexpr size_t kRecentBoundaries = 3;
+// The end of the system prompt and those of the last messages: a conversation is mostly continued
+// or edited there.
+constexpr size_t kCheckpoints = 4;
 
 std::string role_of(const text::Value& message) {
   const text::Value* role = message.find("role");
@@ -24,30 +25,26 @@ Result<ChatPrompt> render_chat(const ModelHandle& model, const text::Value& mess
   render.add_generation_prompt = options.add_generation_prompt;
   render.extra = options.template_arguments;
   ChatPrompt prompt;
-  HEDDLE_TRY(prompt.text, model.chat_template->render(messages, tools, render));
+  std::vector<int64_t> bytes;  // at which messages end
+  HEDDLE_TRY(prompt.text, model.chat_template->render(messages, tools, render, &bytes));
   // The template writes the beginning-of-sequence token itself if the model wants one.
   text::EncodeOptions encode;
   encode.add_special = false;
   encode.parse_special = true;
-  prompt.tokens = model.tokenizer.encode(prompt.text, encode);
+  std::vector<int64_t> marks;
+  std::copy_if(bytes.begin(), bytes.end(), std::back_inserter(marks),
+               [](int64_t at) { return at >= 0; });
+  std::vector<int64_t> counts;
+  prompt.tokens = model.tokenizer.encode(prompt.text, encode, marks, counts);
+  size_t known = 0;
+  for (const int64_t at : bytes) prompt.ends.push_back(at < 0 ? -1 : counts[known++]);
 
-  // A boundary counts where the shorter conversation renders to a prefix of this one, in text and
-  // in tokens.
   const auto& items = messages.items();
-  std::vector<size_t> ends;
-  if (items.size() > 1 && role_of(items[0]) == "system") ends.push_back(1);
-  for (size_t end = items.size(); end > 1 && ends.size() < kRecentBoundaries + 1; --end)
-    ends.push_back(end);
-  render.add_generation_prompt = false;
-  for (const size_t end : ends) {
-    const auto head = text::Value::list({items.begin(), items.begin() + static_cast<int64_t>(end)});
-    const auto text = model.chat_template->render(head, tools, render);
-    if (!text || text->empty() || !std::string_view(prompt.text).starts_with(*text)) continue;
-    const std::vector<int32_t> tokens = model.tokenizer.encode(*text, encode);
-    if (tokens.size() <= prompt.tokens.size() &&
-        std::equal(tokens.begin(), tokens.end(), prompt.tokens.begin()))
-      prompt.checkpoints.push_back(static_cast<int64_t>(tokens.size()));
-  }
+  std::vector<size_t> chosen;
+  if (items.size() > 1 && role_of(items[0]) == "system") chosen.push_back(0);
+  for (size_t i = items.size(); i-- > 1 && chosen.size() < kCheckpoints;) chosen.push_back(i);
+  for (const size_t message : chosen)
+    if (prompt.ends[message] > 0) prompt.checkpoints.push_back(prompt.ends[message]);
   return prompt;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 // A conversation as the model reads it: the template's text, its tokens, and the positions worth
-// resuming from.
+// resuming from. One rendering and one encoding give all of it.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -12,8 +12,10 @@ namespace heddle::serving {
 struct ChatPrompt {
   std::string text;
   std::vector<int32_t> tokens;
-  std::vector<int64_t>
-      checkpoints;  // ends of the system prompt and of the last messages, as token counts
+  // [messages]: how many tokens there are up to the end of each message; -1 where no token ends
+  // there, or the template does not write messages one after the other.
+  std::vector<int64_t> ends;
+  std::vector<int64_t> checkpoints;  // the ends of the system prompt and of the last messages
 };
 
 struct ChatOptions {

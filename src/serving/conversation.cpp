@@ -26,20 +26,18 @@ text::Value list_of(const ConversationSettings& settings, const std::vector<Mess
   return text::Value::list(std::move(list));
 }
 
-// The tokens up to where any next message may begin: what two conversations that differ in it have
-// in common. A template may write an answer in another way once a message follows (without its
-// thinking, say), so that the text so far alone does not tell.
+// The tokens up to where any next message may begin. A template may write an answer in another way
+// once a message follows (without its thinking, say), so that the text so far alone does not tell.
 Result<std::vector<int32_t>> common_tokens(const ModelHandle& model,
                                            const ConversationSettings& settings,
                                            std::vector<Message> messages) {
   messages.push_back({"user", "a"});
-  HEDDLE_TRY(ChatPrompt one, render_chat(model, list_of(settings, messages), {}, {}));
-  messages.back().content = "1";
-  HEDDLE_TRY(const ChatPrompt other, render_chat(model, list_of(settings, messages), {}, {}));
-  const auto end =
-      std::mismatch(one.tokens.begin(), one.tokens.end(), other.tokens.begin(), other.tokens.end());
-  one.tokens.erase(end.first, one.tokens.end());
-  return std::move(one.tokens);
+  HEDDLE_TRY(ChatPrompt prompt, render_chat(model, list_of(settings, messages), {}, {}));
+  prompt.ends.pop_back();
+  const auto end = std::max_element(prompt.ends.begin(), prompt.ends.end());
+  prompt.tokens.resize(
+      static_cast<size_t>(end == prompt.ends.end() ? 0 : std::max<int64_t>(*end, 0)));
+  return std::move(prompt.tokens);
 }
 
 // Nothing but a conversation is overwritten.

@@ -151,6 +151,24 @@ TEST_P(SavedConversation, GoesOnAsIfNeverInterrupted) {
   }
 }
 
+TEST(Conversation, IsRenderedAndEncodedOnceForEveryAnswerAndSave) {
+  Process process("qwen3_5");
+  Conversation conversation(*process.handle, settings());
+  const std::string path = scratch_file("once");
+  const auto work = [&] {
+    return std::pair(process.chat_template->renderings(), process.tokenizer.encodings());
+  };
+  const auto before = work();
+  say(conversation, "One?");
+  say(conversation, "Two?");
+  EXPECT_EQ(work(), std::pair(before.first + 2, before.second + 2));
+  const auto saved = conversation.save(path);
+  ASSERT_TRUE(saved.has_value()) << saved.error().message;
+  EXPECT_GT(*saved, 0);
+  EXPECT_EQ(work(), std::pair(before.first + 3, before.second + 3));
+  std::filesystem::remove(path);
+}
+
 TEST(Conversation, ForgetsRetriesAndBeginsAnew) {
   Process process("llama");
   Conversation conversation(*process.handle, settings(1.0));

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+
 #include "text/template/jinja/interpreter.h"
 #include "text/template/jinja/parser.h"
 
@@ -65,6 +67,7 @@ struct ChatTemplate::Parsed {
   std::string source;
   SpecialTokens tokens;
   jinja::Body body;
+  mutable std::atomic<int64_t> renderings{0};
 };
 
 Result<ChatTemplate> ChatTemplate::parse(std::string source, SpecialTokens tokens) {
@@ -81,8 +84,12 @@ Result<ChatTemplate> ChatTemplate::parse(std::string source, SpecialTokens token
 
 const std::string& ChatTemplate::source() const { return parsed_->source; }
 
+int64_t ChatTemplate::renderings() const { return parsed_->renderings.load(); }
+
 Result<std::string> ChatTemplate::render(const Value& messages, const Value& tools,
-                                         const RenderOptions& options) const {
+                                         const RenderOptions& options,
+                                         std::vector<int64_t>* ends) const {
+  ++parsed_->renderings;
   if (!messages.is_list()) return fail("chat template: messages must be a list");
   if (messages.depth() > kMaxValueDepth || tools.depth() > kMaxValueDepth ||
       options.extra.depth() > kMaxValueDepth) {
@@ -97,7 +104,8 @@ Result<std::string> ChatTemplate::render(const Value& messages, const Value& too
   if (!tokens.bos.empty()) variables.emplace_back("bos_token", tokens.bos);
   if (!tokens.eos.empty()) variables.emplace_back("eos_token", tokens.eos);
   for (const auto& [name, text] : tokens.others) variables.emplace_back(name, text);
-  variables.emplace_back("messages", Value::list(std::move(named)));
+  const Value list = Value::list(std::move(named));
+  variables.emplace_back("messages", list);
   variables.emplace_back("tools", tools.is_undefined() ? Value(nullptr) : tools);
   variables.emplace_back("documents", Value(nullptr));
   variables.emplace_back("add_generation_prompt", options.add_generation_prompt);
@@ -111,7 +119,10 @@ Result<std::string> ChatTemplate::render(const Value& messages, const Value& too
                                           .output_bytes = options.limits.output_bytes,
                                           .depth = options.limits.depth};
   try {
-    return jinja::Interpreter(limits, options.now).render(parsed_->body, std::move(variables));
+    jinja::Interpreter interpreter(limits, options.now);
+    std::string text = interpreter.render(parsed_->body, std::move(variables), list);
+    if (ends != nullptr) *ends = interpreter.ends();
+    return text;
   } catch (const PythonError& error) {
     return template_error(error);
   }

@@ -63,8 +63,14 @@ class ChatTemplate {
   // `messages`: list of maps. `tools`: list of maps as in the OpenAI API, or none.
   // Fails, with the template's line, on raise_exception, on any error of Jinja, and beyond the
   // limits.
+  // `ends`, if given, receives for each message the byte of the text at which it ends, or -1 where
+  // the template does not write its messages one after the other. A shorter conversation may be
+  // written otherwise: an end says where this text may be cut, not what another one would be.
   Result<std::string> render(const Value& messages, const Value& tools = nullptr,
-                             const RenderOptions& options = {}) const;
+                             const RenderOptions& options = {},
+                             std::vector<int64_t>* ends = nullptr) const;
+  // Renderings so far, for tests that count the work of a request.
+  int64_t renderings() const;
 
   ChatCapabilities capabilities() const;
 
@@ -73,7 +79,8 @@ class ChatTemplate {
  private:
   struct Parsed;
   explicit ChatTemplate(std::shared_ptr<const Parsed> parsed) : parsed_(std::move(parsed)) {}
-  std::shared_ptr<const Parsed> parsed_;  // immutable: copies share it, threads may render at once
+  // Immutable but for a counter: copies share it, threads may render at once.
+  std::shared_ptr<const Parsed> parsed_;
 };
 
 }  // namespace heddle::text

@@ -6,6 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/mmap_file.h"
+
 // Expected texts are Jinja2's; test/e2e/chat_template_test.py compares a few hundred more with it
 // directly.
 namespace heddle::text {
@@ -158,6 +160,81 @@ TEST(ChatTemplate, MessagesToolsAndTokensReachTheTemplate) {
   EXPECT_EQ(parsed->render(messages, json("[{}]"), options).value(),
             "<s>user:hé;r1False3False2024-07-26");
   EXPECT_FALSE(parsed->render(Value("text")));
+}
+
+TEST(ChatTemplate, EndsOfMessagesAreKnownFromOneRendering) {
+  struct Ends {
+    const char* source;
+    std::vector<int64_t> ends;
+  };
+  const Ends cases[] = {
+      {"{% for m in messages %}[{{ m.content }}]{% endfor %}>", {4, 8, 12}},
+      // The first message outside the loop, the rest through a slice.
+      {"({{ messages[0].content }}){% for m in messages[1:] %}{{ m.content }},{% endfor %}>",
+       {4, 7, 10}},
+      // A loop that only looks, before and after the one that writes.
+      {"{% set n = namespace(x=0) %}{% for m in messages[::-1] %}{% set n.x = n.x + 1 %}{% endfor "
+       "%}"
+       "{% for m in messages %}{% if not loop.first %};{% endif %}{{ m.content }}{% endfor %}"
+       "{% for m in messages %}{% set n.x = 0 %}{% endfor %}>",
+       {2, 5, 8}},
+      {"{% macro w(m) %}<{{ m.content }}>{% endmacro %}"
+       "{% for m in messages %}{{ w(m) }}{% if loop.index0 == 1 %}{% break %}{% endif %}{% endfor "
+       "%}",
+       {4, 8, -1}},
+      // Put together elsewhere, or written in another order: nothing is known.
+      {"{% set t %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ t }}",
+       {-1, -1, -1}},
+      {"{% for m in messages | reverse %}{{ m.content }}{% endfor %}", {4, -1, -1}},
+  };
+  const Value messages = json(R"([{"content": "aa"}, {"content": "bb"}, {"content": "cc"}])");
+  for (const Ends& c : cases) {
+    std::vector<int64_t> ends;
+    const auto parsed = ChatTemplate::parse(c.source);
+    ASSERT_TRUE(parsed) << parsed.error().message;
+    ASSERT_TRUE(parsed->render(messages, nullptr, {}, &ends)) << c.source;
+    EXPECT_EQ(ends, c.ends) << c.source;
+    EXPECT_EQ(parsed->renderings(), 1);
+  }
+}
+
+// Where the text of a shorter conversation is the beginning of a longer one's, it ends at the end
+// of its last message.
+TEST(ChatTemplate, EndsAreThoseOfShorterConversations) {
+  const std::string folder = HEDDLE_SOURCE_DIR "/test/e2e/";
+  const auto text = read_text_file(folder + "chat_template_conversations.json");
+  ASSERT_TRUE(text.has_value());
+  int64_t found = 0;
+  for (const char* style : {"chatml", "llama3", "gemma", "qwen3"}) {
+    const auto source = read_text_file(folder + "chat_template_styles/" + style + ".jinja");
+    ASSERT_TRUE(source.has_value());
+    const auto parsed = ChatTemplate::parse(*source, {.bos = "<s>", .eos = "</s>"});
+    ASSERT_TRUE(parsed) << parsed.error().message;
+    for (const Value& conversation : json(*text).items()) {
+      const Value* messages = conversation.find("messages");
+      if (!messages->is_list()) continue;
+      const Value* tools = conversation.find("tools");
+      RenderOptions options;
+      if (const Value* extra = conversation.find("extra")) options.extra = *extra;
+      options.now.emplace();
+      std::vector<int64_t> ends;
+      const auto whole = parsed->render(*messages, tools ? *tools : Value(nullptr), options, &ends);
+      if (!whole) continue;
+      options.add_generation_prompt = false;
+      const auto& items = messages->items();
+      ASSERT_EQ(ends.size(), items.size());
+      for (size_t count = 1; count <= items.size(); ++count) {
+        const Value head =
+            Value::list({items.begin(), items.begin() + static_cast<int64_t>(count)});
+        const auto shorter = parsed->render(head, tools ? *tools : Value(nullptr), options);
+        if (!shorter || shorter->empty() || !whole->starts_with(*shorter)) continue;
+        EXPECT_EQ(ends[count - 1], std::ssize(*shorter))
+            << style << " " << conversation.find("name")->as_string() << " " << count;
+        ++found;
+      }
+    }
+  }
+  EXPECT_GT(found, 100);
 }
 
 TEST(ChatTemplate, ThreadsRenderOneTemplateAtOnce) {

@@ -1,6 +1,7 @@
 #include "text/tokenizer/tokenizer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <unordered_map>
 
 #include "text/tokenizer/added_tokens.h"
@@ -51,6 +52,7 @@ struct Tokenizer::Impl {
   std::unordered_map<std::string, int32_t> added_ids;
   int64_t strip_first = 0;
   std::vector<uint8_t> joined_to_spaces;  // bytes_before_marks
+  mutable std::atomic<int64_t> encodings{0};
 };
 
 namespace {
@@ -204,20 +206,28 @@ class EncodeCall {
         parse_special_(parse_special),
         out_(out) {}
 
-  void run(std::string_view text) {
+  void run(std::string_view text, std::span<const int64_t> marks, std::vector<int64_t>& counts) {
     if (text.size() >= kCacheFromText) cache_.enable();
     std::vector<AddedTokens::Match> matches;
     raw_.find(text, parse_special_, matches);
     int64_t done = 0;
     bool after_special = true;
+    const auto boundary = [&](int64_t at) {
+      for (; counts.size() < marks.size() && marks[counts.size()] <= at;)
+        counts.push_back(marks[counts.size()] == at ? std::ssize(out_) : -1);
+    };
     for (const AddedTokens::Match& match : matches) {
       if (match.begin > done) fragment(slice(text, done, match.begin), done == 0, after_special);
+      boundary(match.begin);
       out_.push_back(match.id);
       after_special = true;
       done = match.end;
+      boundary(done);
     }
     const auto size = static_cast<int64_t>(text.size());
     if (done < size) fragment(slice(text, done, size), done == 0, after_special);
+    boundary(size);
+    counts.resize(marks.size(), -1);
   }
 
  private:
@@ -326,7 +336,18 @@ class EncodeCall {
   std::vector<Span> words_;
 };
 
+int64_t Tokenizer::encodings() const { return impl_->encodings.load(); }
+
 std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+  std::vector<int64_t> none;
+  return encode(text, options, {}, none);
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options,
+                                       std::span<const int64_t> marks,
+                                       std::vector<int64_t>& counts) const {
+  ++impl_->encodings;
+  counts.clear();
   const Vocabulary& v = impl_->vocabulary;
   std::vector<int32_t> out;
   out.reserve(text.size() / 3 + 4);
@@ -334,7 +355,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, const EncodeOption
   EncodeCall(*impl_->bpe, impl_->raw_added, impl_->normalized_added, impl_->normalizer,
              impl_->pre_tokenizer, v.space_after_special, impl_->joined_to_spaces,
              options.parse_special, out)
-      .run(text);
+      .run(text, marks, counts);
   if (options.add_special) out.insert(out.end(), v.suffix.begin(), v.suffix.end());
   return out;
 }

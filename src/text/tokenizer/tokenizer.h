@@ -40,6 +40,13 @@ class Tokenizer {
   // Any bytes will do: what is not UTF-8 becomes byte tokens. Takes O(n log n) whatever the text
   // is.
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
+  // The same, and for each of the bytes `marks` (ascending) how many tokens stand before it; -1
+  // unless the text up to there gives exactly those. Known at the sides of added tokens and at the
+  // end: elsewhere what follows may reach back.
+  std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options,
+                              std::span<const int64_t> marks, std::vector<int64_t>& counts) const;
+  // Encodings so far, for tests that count the work of a request.
+  int64_t encodings() const;
   // Always valid UTF-8: every maximal ill-formed sequence of bytes becomes U+FFFD. Ids out of range
   // give no text.
   std::string decode(std::span<const int32_t> ids, const DecodeOptions& options = {}) const;

@@ -5,6 +5,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -113,6 +114,39 @@ TEST(Tokenizer, SpecialTokensInTextOnlyWhenAsked) {
   const Ids ids = {259, 264, 260};
   EXPECT_EQ(t.decode(ids), "hello w");
   EXPECT_EQ(t.decode(ids, {.skip_special = false}), "hello<|im_end|> w");
+}
+
+TEST(Tokenizer, MarksAreCountedWhereTheTextSoFarGivesTheTokensSoFar) {
+  std::mt19937 rng(7);
+  for (const bool byte_level : {true, false}) {
+    const Tokenizer t = make(byte_level ? byte_level_metadata() : sentence_piece_metadata());
+    const std::string special = byte_level ? "<|im_end|>" : "</s>";
+    int64_t sides = 0;
+    for (int round = 0; round < 200; ++round) {
+      const std::string text =
+          random_bytes(rng, true) + special + random_bytes(rng, round % 2 == 0);
+      std::vector<int64_t> marks(text.size() + 1);
+      std::iota(marks.begin(), marks.end(), 0);
+      const EncodeOptions options{.add_special = round % 3 == 0};
+      std::vector<int64_t> counts;
+      const Ids ids = t.encode(text, options, marks, counts);
+      ASSERT_EQ(ids, t.encode(text, options));
+      ASSERT_EQ(counts.size(), marks.size());
+      for (size_t i = 0; i < counts.size(); ++i) {
+        const std::string head = text.substr(0, i);
+        const bool side = text.substr(i).starts_with(special) || head.ends_with(special);
+        sides += side;
+        EXPECT_TRUE(counts[i] >= 0 || !side) << text << " " << i;
+        if (counts[i] < 0) continue;
+        const Ids shorter = t.encode(head, {.add_special = false});
+        const auto added =
+            static_cast<int64_t>(options.add_special ? t.vocabulary().prefix.size() : 0);
+        ASSERT_EQ(std::ssize(shorter) + added, counts[i]) << text << " " << i;
+        ASSERT_TRUE(std::equal(shorter.begin(), shorter.end(), ids.begin() + added)) << text << i;
+      }
+    }
+    EXPECT_GE(sides, 400);
+  }
 }
 
 TEST(Tokenizer, SentencePieceSpacesAndByteFallback) {

@@ -46,13 +46,47 @@ std::string Interpreter::capture(const Produce& produce) {
 }
 
 std::string Interpreter::render(const Body& body,
-                                std::vector<std::pair<std::string, Value>> variables) {
+                                std::vector<std::pair<std::string, Value>> variables,
+                                const Value& messages) {
+  if (messages.is_sequence()) {
+    for (const Value& message : messages.items()) {
+      if (message.is_map()) messages_.try_emplace(message.identity(), Written{message_count_});
+      ++message_count_;
+    }
+  }
   // Two scopes, as in Jinja: what the caller gave lies under what the template sets.
   auto given = std::make_shared<Scope>();
   for (auto& [name, value] : variables) given->names[name] = std::move(value);
   const auto scope = inner_scope(given);
   captured_.push_back(scope);
-  return capture([&] { run(body, scope); });
+  return capture([&] {
+    text_ = out_;
+    run(body, scope);
+  });
+}
+
+void Interpreter::note_message(const Value& item, size_t begin) {
+  if (out_ != text_ || out_->size() == begin) return;
+  const auto found = messages_.find(item.identity());
+  if (found == messages_.end()) return;
+  found->second.begin = static_cast<int64_t>(begin);
+  found->second.end = static_cast<int64_t>(out_->size());
+}
+
+std::vector<int64_t> Interpreter::ends() const {
+  std::vector<int64_t> begins(message_count_, -1), ends(message_count_, -1);
+  for (const auto& [identity, written] : messages_) {
+    begins[written.index] = written.begin;
+    ends[written.index] = written.end;
+  }
+  int64_t before = 0;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    // What stands between two messages belongs to the first.
+    if (i + 1 < ends.size() && begins[i + 1] >= 0) ends[i] = begins[i + 1];
+    if (ends[i] < before) ends[i] = -1;
+    before = std::max(before, ends[i]);
+  }
+  return ends;
 }
 
 void Interpreter::check_size(int64_t bytes) const {
@@ -276,7 +310,9 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement, const ScopeP
     loop->current = *item;
     inside->names["loop"] = loop_value;
     assign(*statement.target, *item, inside);
+    const size_t begin = out_->size();
     flow = run(statement.body, inside);
+    note_message(*item, begin);
     if (flow == Flow::stop) break;
     completed_one |= flow == Flow::normal;
   }

@@ -74,7 +74,12 @@ class Interpreter {
   Interpreter(const Interpreter&) = delete;
   Interpreter& operator=(const Interpreter&) = delete;
 
-  std::string render(const Body& body, std::vector<std::pair<std::string, Value>> variables);
+  // With `messages`, whose items are among the variables, ends() is known afterwards.
+  std::string render(const Body& body, std::vector<std::pair<std::string, Value>> variables,
+                     const Value& messages = {});
+  // Where each message ends in the text: the byte at which a loop over messages goes on to the next
+  // one, or ends. -1 of a message that no loop wrote to the text itself. Never decreasing.
+  std::vector<int64_t> ends() const;
 
   // What filters, tests and methods need.
   Budget& budget() { return budget_; }
@@ -131,6 +136,8 @@ class Interpreter {
   Arguments evaluate_arguments(const CallArguments& arguments, const ScopePtr& scope);
   Value call_macro(const MacroObject& macro, const Arguments& arguments);
   Value call_loop(const LoopObject& loop, const Arguments& arguments);
+  // What the iteration over `item` wrote, from byte `begin` of the text, if it is a message.
+  void note_message(const Value& item, size_t begin);
   std::optional<Value> pull(LoopObject& loop);
   int64_t loop_length(LoopObject& loop);
   Value object_attribute(const Value& object, const std::string& name);
@@ -142,6 +149,14 @@ class Interpreter {
   Budget budget_;
   std::optional<std::tm> now_;
   std::string* out_ = nullptr;
+  const std::string* text_ = nullptr;  // the text itself, where out_ may be a part put aside
+  // By the identity of a message: its place, and where the last iteration that wrote it stands.
+  struct Written {
+    size_t index = 0;
+    int64_t begin = -1, end = -1;
+  };
+  std::unordered_map<const void*, Written> messages_;
+  size_t message_count_ = 0;
   int depth_ = 0;
   // References can run in circles through these three only; the destructor cuts them.
   std::vector<ScopePtr> captured_;
