@@ -284,10 +284,20 @@ TEST(Json, ReadsAndWritesAsPythonDoes) {
       "{\n \"a\": [\n  2\n ],\n \"b\": 1\n}");
   EXPECT_EQ(json(R"({"a": 1, "a": 2})").find("a")->as_int(), 2);
   for (const char* bad : {"", "{", "[1,]", "01", "1.", "\"\\ud800\"", "\"\xff\"", "nul", "1 2",
-                          "{1: 2}", "\"\n\"", "[1 2]", "\"\\x\"", "-"}) {
+                          "{1: 2}", "\"\n\"", "[1 2]", "\"\\x\"", "-", "1e999"}) {
     EXPECT_FALSE(parse_json(bad)) << bad;
   }
   EXPECT_FALSE(parse_json(std::string(100000, '[')));
+  EXPECT_FALSE(parse_json(std::string_view("1\0", 2)));
+  EXPECT_FALSE(parse_json(std::string(5000, '1')));
+  EXPECT_TRUE(json("18446744073709551615").is_big_integer());
+  EXPECT_EQ(json("-9223372036854775808").as_int(), INT64_MIN);
+  EXPECT_EQ(to_json(json("-" + std::string(40, '7'))).value(), "-" + std::string(40, '7'));
+  EXPECT_EQ(to_json(json(R"({"a": 1, "b": 2, "a": 3})")).value(), R"({"a": 3, "b": 2})");
+  // What is wrong and where, not the text itself.
+  const std::string error = parse_json("[\"" + std::string(1000, 'x') + "\", nul]").error().message;
+  EXPECT_TRUE(error.starts_with("JSON: byte 10")) << error;
+  EXPECT_LT(error.size(), 200u);
   EXPECT_FALSE(to_json(Value()));
 }
 

@@ -169,7 +169,7 @@ struct JsonLimits {
 
 // RFC 8259 text to a Value; key order kept, the last of equal keys wins. Integers beyond int64 stay
 // exact. Fails, with the byte offset, on anything else: trailing text, bad UTF-8, lone surrogates,
-// too deep or too long.
+// numbers beyond a double; and on what is too deep or too long.
 Result<Value> parse_json(std::string_view text, const JsonLimits& limits = {});
 
 struct JsonOptions {
