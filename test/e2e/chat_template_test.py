@@ -6,6 +6,8 @@
 Templates: those of chat_template_styles/ beside this file, every *.jinja of each --templates directory (by default
 $HEDDLE_PEER_DIR/models/templates, the peer's collection), and the template inside each *.gguf of $HEDDLE_MODELS_DIR.
 Conversations: chat_template_conversations.json. Small expressions: chat_template_snippets.json.
+Features: every filter, test, method and loop variable that Jinja and Python have is asked for. Those that a template uses, or that
+KEPT names, must be there; all others must be refused by name, so that nothing is kept that nobody reads.
 Jinja2 is set up as transformers sets it up. Without python3-jinja2 the test says so and passes.
 """
 import argparse
@@ -17,6 +19,23 @@ import pathlib
 import struct
 import subprocess
 import sys
+
+# Counted over the peer's collection (llama-cpp-python 0.3.36, 71 templates); with that collection at hand, they are counted again.
+USED = {
+    "filter": {"default", "dictsort", "indent", "int", "items", "join", "length", "list", "lower", "map", "min", "reject", "rejectattr",
+               "replace", "safe", "selectattr", "sort", "string", "tojson", "trim", "unique", "upper"},
+    "test": {"boolean", "defined", "equalto", "false", "iterable", "mapping", "none", "number", "sequence", "string", "true", "undefined"},
+    "method": {"endswith", "format", "lstrip", "replace", "rstrip", "split", "startswith", "strip"},
+    "loop": {"first", "index", "index0", "last", "length", "nextitem", "previtem"},
+}
+# Other names and twins of those (count: length), and what templates of widely used models outside that collection call:
+# role.title() of OpenChat, role|capitalize of SmolVLM, messages|first and |last.
+KEPT = {
+    "filter": {"capitalize", "count", "d", "first", "last", "max", "select"},
+    "test": {"!=", "<", "<=", "==", ">", ">=", "eq", "float", "ge", "greaterthan", "gt", "in", "integer", "le", "lessthan", "lt", "ne"},
+    "method": {"capitalize", "lower", "title", "upper"},
+    "loop": set(),
+}
 
 HERE = pathlib.Path(__file__).resolve().parent
 NOW = datetime.datetime(2024, 7, 26, 9, 5, 3)
@@ -202,6 +221,54 @@ def collect(directories):
     return templates + found + real
 
 
+def count_features(env, sources):
+    used = {kind: set() for kind in USED}
+    for source in sources:
+        tree = env.parse(source)
+        for node in tree.find_all(jinja2.nodes.Filter):
+            used["filter"].add(node.name)
+            names = [a.value for a in node.args if isinstance(a, jinja2.nodes.Const)]
+            if node.name == "map" and names:
+                used["filter"].add(names[0])
+            skip = {"select": 0, "reject": 0, "selectattr": 1, "rejectattr": 1}.get(node.name)
+            if skip is not None and len(names) > skip:
+                used["test"].add(names[skip])
+        used["test"] |= {node.name for node in tree.find_all(jinja2.nodes.Test)}
+        for node in tree.find_all(jinja2.nodes.Getattr):
+            if isinstance(node.node, jinja2.nodes.Name) and node.node.name == "loop":
+                used["loop"].add(node.attr)
+        calls = [c.node.attr for c in tree.find_all(jinja2.nodes.Call) if isinstance(c.node, jinja2.nodes.Getattr)]
+        used["method"] |= set(calls) & set(dir(str))
+    return {kind: names & known_features(env)[kind] for kind, names in used.items()}
+
+
+def known_features(env):
+    return {"filter": set(env.filters), "test": set(env.tests),
+            "method": {name for name in dir(str) if not name.startswith("_")},
+            "loop": {name for name in dir(jinja2.runtime.LoopContext) if not name.startswith("_")}}
+
+
+def check_features(env, driver, sources, complete):
+    """Wrong ones, as text: features that are there without need, or needed and not there."""
+    wrong = []
+    counted = count_features(env, sources)
+    for kind, names in known_features(env).items():
+        if complete and counted[kind] != USED[kind]:
+            wrong.append(f"{kind}: USED should differ by {sorted(counted[kind] ^ USED[kind])}")
+        for name in sorted(names):
+            source, refusal = {
+                "filter": ("{{ '' | %s }}" % name, "No filter named"),
+                "test": ("{{ 1 is %s }}" % name if name.isidentifier() else "{{ [1]|select('%s')|list }}" % name, "No test named"),
+                "method": ("{{ ''.%s() }}" % name, "has no attribute"),
+                "loop": ("{%% for x in [1] %%}{{ loop.%s.x }}{%% endfor %%}" % name, "has no attribute '%s'" % name),
+            }[kind]
+            _, error = driver.render(source, {"messages": []})
+            there = error is None or refusal not in error
+            if there != (name in USED[kind] or name in KEPT[kind]):
+                wrong.append(f"{kind} {name}: {'there, though no template uses it' if there else 'missing: ' + error}")
+    return wrong
+
+
 def compare(name, case_name, expected, got, show):
     (want, refused), (text, error) = expected, got
     if refused is None and error is None and want == text:
@@ -249,7 +316,9 @@ def main():
         small[compare(source, "", expected, got, small["different"] < 40)] += 1
     print(f"{len(snippets['templates'])} snippets: {small['equal']} byte-equal, "
           f"{small['refused']} refused by both, {small['different']} different")
-    if totals["different"] or small["different"]:
+    wrong = check_features(env, driver, [source for _, source in templates], len(templates) > 60)
+    print("\n".join(wrong) or "features: those that templates use, and no others")
+    if totals["different"] or small["different"] or wrong:
         sys.exit(1)
     if totals["equal"] == 0 or small["equal"] == 0:
         sys.exit("nothing was compared")

@@ -68,13 +68,13 @@ TEST(ChatTemplate, ExpressionsFollowPython) {
       {"{{ 'héllo'[1:3] }} {{ 'abc'[::-1] }} {{ [1,2,3][-1] }} {{ 'é'|length }}", "él cba 3 1"},
       {"{{ 1 < 2 < 3 }} {{ 'b' in {'b': 1} }} {{ 4 not in [1] }} {{ 1 == 1.0 }}",
        "True True True True"},
-      {"{{ ('<b>' | safe) + '<' }} {{ '<' | e }}", "<b>&lt; &lt;"},
-      {"{{ 'a,b'.split(',') | last }} {{ ' x '.strip() }} {{ '{:>3}'.format(5) }}", "b x   5"},
+      {"{{ ('<b>' | safe) + '<' }}", "<b>&lt;"},
+      {"{{ 'a,b'.split(',') | last }} {{ ' x '.strip() }} {{ '{}{{}}'.format(5) }}", "b x 5{}"},
       {"{{ {'b': 1, 'a': 'é'} | tojson }} {{ [1] | tojson(indent=1) }}",
        "{\"b\": 1, \"a\": \"é\"} [\n 1\n]"},
       {"{{ [{'n': 2}, {'n': 1}] | sort(attribute='n') | map(attribute='n') | join('-') }}", "1-2"},
-      {"{{ missing | default('d') }} {{ '42' | int + 1 }} {{ 2.5 | round | int }}", "d 43 2"},
-      {"{{ missing is defined }} {{ {} is mapping }} {{ 'a' is string }} {{ 3 is odd }}",
+      {"{{ missing | default('d') }} {{ '42' | int + 1 }} {{ 2.5 | int }}", "d 43 2"},
+      {"{{ missing is defined }} {{ {} is mapping }} {{ 'a' is string }} {{ 3 is integer }}",
        "False True True True"},
   };
   for (const Case& one : cases) EXPECT_EQ(render(one.source), one.expected) << one.source;
@@ -84,10 +84,16 @@ TEST(ChatTemplate, ErrorsSayTheLine) {
   EXPECT_EQ(render("a\n{{ raise_exception('no ' ~ 1) }}"), "error: chat template, line 2: no 1");
   EXPECT_EQ(render("\n\n{{ missing.x }}"), "error: chat template, line 3: 'missing' is undefined");
   EXPECT_EQ(render("\n{{ 1 | nope }}"), "error: chat template, line 2: No filter named 'nope'.");
+  // What Jinja and Python have and no chat template uses is named as well.
+  EXPECT_EQ(render("{{ [1] | batch(2) }}"),
+            "error: chat template, line 1: No filter named 'batch'.");
+  EXPECT_EQ(render("{{ 'a'.zfill(3) }}"),
+            "error: chat template, line 1: 'str object' has no attribute 'zfill'");
   for (const char* bad :
        {"{% if %}{% endif %}", "{{ 1 + }}", "{% endif %}", "{% for x in l %}", "{{ 'a }}",
         "{% break %}", "{# open", "{% include 'x' %}", "{% do x %}", "{{ [1].append(2) }}",
-        "{{ {}.update({}) }}", "{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ missing | tojson }}"}) {
+        "{{ {}.update({}) }}", "{{ '%d' % 1 }}", "{{ '{:>3}'.format(5) }}", "{{ 1 / 0 }}",
+        "{{ 'a' + 1 }}", "{{ missing | tojson }}"}) {
     EXPECT_EQ(render(bad).substr(0, 6), "error:") << bad;
   }
 }
@@ -112,10 +118,7 @@ TEST(ChatTemplate, HostileTemplatesEndWithAnError) {
       "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
       "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
       "{% set l = range(99999) | list %}{% for b in l %}{{ -1 in l }}{% endfor %}",
-      "{{ '%99999999999d' % 1 }}",
-      "{{ '{:99999999999}'.format(1) }}",
       "{{ 'x' | indent(10**12, true) }}",
-      "{{ 'x'.center(10**12) }}",
       "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
       "{{ 9223372036854775807 + 1 }}",
       "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",

@@ -260,20 +260,6 @@ Value Interpreter::object_attribute(const Value& object, const std::string& name
     }
   } else if (const auto loop = std::dynamic_pointer_cast<LoopObject>(shared)) {
     return loop_attribute(loop, name);
-  } else if (const auto cycler = std::dynamic_pointer_cast<CyclerObject>(shared)) {
-    if (name == "current") return cycler->items[cycler->position];
-    if (name == "next" || name == "reset") {
-      const bool next = name == "next";
-      return make_function(name, [cycler, next](Interpreter&, const Arguments&) {
-        if (!next) {
-          cycler->position = 0;
-          return Value(nullptr);
-        }
-        const Value value = cycler->items[cycler->position];
-        cycler->position = (cycler->position + 1) % cycler->items.size();
-        return value;
-      });
-    }
   } else if (const auto* macro = dynamic_cast<const MacroObject*>(shared.get())) {
     if (name == "name") return Value(macro->definition->name);
     if (name == "arguments") {

@@ -42,32 +42,6 @@ Value trim(Interpreter& in, const Value& input, const Arguments& arguments) {
                                 any_space ? nullptr : &given[0]->as_string())));
 }
 
-// Words as Jinja cuts them: after blanks, hyphens and opening brackets.
-Value title(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "title", {});
-  const Value value = soft(in, input);
-  const std::string& text = value.as_string();
-  std::string out;
-  size_t word = 0;
-  const auto finish = [&](size_t end) {
-    if (end == word) return;
-    size_t first = word;
-    next_code_point(text, first);
-    out += to_upper(std::string_view(text).substr(word, first - word));
-    out += to_lower(std::string_view(text).substr(first, end - first));
-  };
-  for (size_t i = 0; i < text.size();) {
-    const size_t at = i;
-    const char32_t c = next_code_point(text, i);
-    if (!is_space(c) && c != '-' && c != '(' && c != '{' && c != '[' && c != '<') continue;
-    finish(at);
-    out.append(text, at, i - at);
-    word = i;
-  }
-  finish(text.size());
-  return like(in, value, std::move(out));
-}
-
 Value replace(Interpreter& in, const Value& input, const Arguments& arguments) {
   const auto given = match(arguments, "replace", {"old", "new", "count"}, 2);
   int64_t count = -1;
@@ -117,48 +91,11 @@ Value safe(Interpreter& in, const Value& input, const Arguments& arguments) {
   return Value::markup(in.text_of(input));
 }
 
-Value escape(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "escape", {});
-  if (input.is_markup()) return input;
-  const std::string text = in.text_of(input);
-  in.budget().use_bytes(static_cast<int64_t>(text.size()) * 5);
-  return Value::markup(escape_html(text));
-}
-
-Value force_escape(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "forceescape", {});
-  const std::string text = in.text_of(input);
-  in.budget().use_bytes(static_cast<int64_t>(text.size()) * 5);
-  return Value::markup(escape_html(text));
-}
-
-Value format(Interpreter& in, const Value& input, const Arguments& arguments) {
-  if (!arguments.positional.empty() && !arguments.named.empty()) {
-    raise("can't handle positional and keyword arguments at the same time");
-  }
-  Value values = make_sequence(SequenceKind::tuple, arguments.positional, in.budget());
-  if (!arguments.named.empty()) {
-    std::vector<std::pair<Value, Value>> entries;
-    for (const auto& [name, value] : arguments.named) entries.emplace_back(Value(name), value);
-    values = make_map(std::move(entries), in.budget());
-  }
-  return in.string(format_percent(in, in.text_of(input), values));
-}
-
 Value default_value(Interpreter&, const Value& input, const Arguments& arguments) {
   const auto given = match(arguments, "default", {"default_value", "boolean"});
   const bool also_false = given[1] && truthy(*given[1]);
   if (!input.is_undefined() && !(also_false && !truthy(input))) return input;
   return given[0] ? *given[0] : Value("");
-}
-
-Value absolute(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "abs", {});
-  if (!input.is_number()) raise("bad operand type for abs(): '{}'", type_name(input));
-  if (input.is_double()) return Value(std::abs(input.as_double()));
-  bool unordered = false;
-  const bool negative = compare(input, Value(0), in.budget(), &unordered) < 0;
-  return binary(in, negative ? "neg" : "pos", input, Value());
 }
 
 // Text of a Python number: blanks around it and single underscores between digits are allowed.
@@ -246,57 +183,6 @@ Value to_int(Interpreter&, const Value& input, const Arguments& arguments) {
   return input.is_number() ? input : missing;
 }
 
-Value to_float(Interpreter&, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "float", {"default"});
-  if (input.is_undefined()) raise("{}", input.undefined_message());
-  if (input.is_number()) return Value(to_double(input));
-  if (input.is_string()) {
-    if (const auto value = parse_float(input.as_string())) return Value(*value);
-  }
-  return given[0] ? *given[0] : Value(0.0);
-}
-
-// Python's round: exact decimal value, ties to even.
-double round_to(double value, int64_t digits) {
-  if (!std::isfinite(value) || digits > 300) return value;
-  if (digits >= 0) {
-    char buffer[700];
-    snprintf(buffer, sizeof buffer, "%.*f", static_cast<int>(digits), value);
-    return std::strtod(buffer, nullptr);
-  }
-  if (digits < -308) return std::copysign(0.0, value);
-  const double scale = std::pow(10.0, static_cast<double>(-digits));
-  return std::nearbyint(value / scale) * scale;
-}
-
-Value round(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "round", {"precision", "method"});
-  const int64_t digits = given[0] ? to_integer(*given[0], "precision") : 0;
-  const std::string kind = given[1] ? in.text_of(*given[1]) : "common";
-  if (kind != "common" && kind != "ceil" && kind != "floor") {
-    raise("method must be common, ceil or floor");
-  }
-  if (input.is_undefined()) raise("{}", input.undefined_message());
-  if (!input.is_number()) raise("type {} doesn't define __round__ method", type_name(input));
-  if (kind == "common") {
-    if (input.is_double()) return Value(round_to(input.as_double(), digits));
-    if (digits >= 0 || input.is_big_integer()) return binary(in, "pos", input, Value());
-    const int64_t value = to_integer(input, "round");
-    if (digits < -18) return Value(0);
-    int64_t scale = 1;
-    for (int64_t i = digits; i < 0; ++i) scale *= 10;
-    int64_t rest = value % scale;
-    if (rest < 0) rest += scale;
-    const int64_t down = value - rest;
-    const bool up = rest * 2 > scale || (rest * 2 == scale && (down / scale) % 2 != 0);
-    return binary(in, "+", Value(down), Value(up ? scale : int64_t{0}));
-  }
-  const double scale = std::pow(10.0, static_cast<double>(digits));
-  const double scaled = to_double(input) * scale;
-  const double whole = kind == "ceil" ? std::ceil(scaled) : std::floor(scaled);
-  return Value(whole / scale);
-}
-
 Value to_json_filter(Interpreter& in, const Value& input, const Arguments& arguments) {
   const auto given =
       match(arguments, "tojson", {"ensure_ascii", "indent", "separators", "sort_keys"});
@@ -328,97 +214,22 @@ Value to_json_filter(Interpreter& in, const Value& input, const Arguments& argum
   return in.string(std::move(*text));
 }
 
-Value center(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "center", {"width"});
-  const auto bound = method(soft(in, input), "center");
-  return in.call(*bound, Arguments{{given[0] ? *given[0] : Value(80)}, {}});
-}
-
-Value word_count(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "wordcount", {});
-  const std::string text = in.text_of(input);
-  int64_t words = 0;
-  bool inside = false;
-  for (size_t i = 0; i < text.size();) {
-    const char32_t c = next_code_point(text, i);
-    const bool part = c == '_' || is_alnum(c);
-    words += part && !inside;
-    inside = part;
-  }
-  return Value(words);
-}
-
-Value truncate_text(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "truncate", {"length", "killwords", "end", "leeway"});
-  const int64_t length = given[0] ? to_integer(*given[0], "length") : 255;
-  const std::string end = given[2] ? in.text_of(*given[2]) : "...";
-  const int64_t leeway = given[3] && !given[3]->is_none() ? to_integer(*given[3], "leeway") : 5;
-  if (length < code_point_count(end)) raise("truncate: length is below the length of the end");
-  if (leeway < 0) raise("truncate: leeway is negative");
-  const Value text = soft(in, input);
-  if (code_point_count(text.as_string()) <= length + leeway) return text;
-  const Value cut =
-      slice(in, text, Value(nullptr), Value(length - code_point_count(end)), Value(nullptr));
-  std::string out = cut.as_string();
-  if (!given[1] || !truthy(*given[1])) {
-    const size_t blank = out.rfind(' ');
-    if (blank != std::string::npos) out.resize(blank);
-  }
-  return in.string(out + end);
-}
-
-Value url_encode(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "urlencode", {});
-  std::string out;
-  for (const char c : in.text_of(input)) {
-    if (isalnum(static_cast<unsigned char>(c)) ||
-        std::string_view("_.-~/").find(c) != std::string_view::npos) {
-      out += c;
-    } else {
-      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-    }
-  }
-  return in.string(std::move(out));
-}
-
-Value attr(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "attr", {"name"}, 1);
-  const std::string name = in.text_of(*given[0]);
-  if (input.is_map() && !method(input, name)) {
-    return Value::undefined(fmt::format("'dict object' has no attribute '{}'", name));
-  }
-  return in.attribute(input, name);
-}
-
 }  // namespace
 
 std::span<const NamedFilter> value_filters() {
   static constexpr NamedFilter kFilters[] = {
-      {"abs", absolute},
-      {"attr", attr},
       {"capitalize", convert<to_capital>},
-      {"center", center},
       {"d", default_value},
       {"default", default_value},
-      {"e", escape},
-      {"escape", escape},
-      {"float", to_float},
-      {"forceescape", force_escape},
-      {"format", format},
       {"indent", indent},
       {"int", to_int},
       {"lower", convert<to_lower>},
       {"replace", replace},
-      {"round", round},
       {"safe", safe},
       {"string", to_string},
-      {"title", title},
       {"tojson", to_json_filter},
       {"trim", trim},
-      {"truncate", truncate_text},
       {"upper", convert<to_upper>},
-      {"urlencode", url_encode},
-      {"wordcount", word_count},
   };
   return kFilters;
 }

@@ -8,11 +8,6 @@ namespace {
 
 constexpr int64_t kMaxRange = 100'000;  // as in Jinja's sandbox
 
-struct JoinerObject {
-  std::string separator;
-  bool used = false;
-};
-
 Value make_range(Interpreter& in, const Arguments& arguments) {
   const auto given = match(arguments, "range", {"start", "stop", "step"}, 1);
   int64_t start = to_integer(*given[0], "range argument"), stop = 0, step = 1;
@@ -36,7 +31,7 @@ Value make_range(Interpreter& in, const Arguments& arguments) {
   return Value::range(start, stop, step, std::move(items));
 }
 
-// Entries of dict(...) and namespace(...): of a mapping or of pairs, then the named ones.
+// Entries of namespace(...): of a mapping or of pairs, then the named ones.
 std::vector<std::pair<Value, Value>> entries_of(Interpreter& in, const Arguments& arguments) {
   std::vector<std::pair<Value, Value>> entries;
   if (arguments.positional.size() > 1) raise("dict expected at most 1 argument");
@@ -56,12 +51,8 @@ std::vector<std::pair<Value, Value>> entries_of(Interpreter& in, const Arguments
   return entries;
 }
 
-Value make_dict(Interpreter& in, const Arguments& arguments) {
-  return make_map(entries_of(in, arguments), in.budget());
-}
-
 Value make_namespace_value(Interpreter& in, const Arguments& arguments) {
-  const Value map = make_dict(in, arguments);
+  const Value map = make_map(entries_of(in, arguments), in.budget());
   auto space = in.make_namespace();
   for (const auto& [key, value] : map.as_map().entries) {
     if (!key.is_string()) continue;  // never readable as an attribute
@@ -115,23 +106,6 @@ Value strftime_now(Interpreter& in, const Arguments& arguments) {
   return in.string(std::move(out));
 }
 
-Value make_cycler(Interpreter&, const Arguments& arguments) {
-  if (arguments.positional.empty()) raise("at least one item has to be provided");
-  if (!arguments.named.empty()) raise("cycler() takes no keyword arguments");
-  auto cycler = std::make_shared<CyclerObject>();
-  cycler->items = arguments.positional;
-  return Value(std::shared_ptr<Object>(std::move(cycler)));
-}
-
-Value make_joiner(Interpreter& in, const Arguments& arguments) {
-  const auto given = match(arguments, "joiner", {"sep"});
-  auto state = std::make_shared<JoinerObject>();
-  state->separator = given[0] ? in.text_of(*given[0]) : ", ";
-  return make_function("joiner", [state](Interpreter&, const Arguments&) {
-    return std::exchange(state->used, true) ? Value(state->separator) : Value("");
-  });
-}
-
 }  // namespace
 
 std::vector<const Value*> match(const Arguments& arguments, std::string_view function,
@@ -167,10 +141,7 @@ Value make_function(std::string name, std::function<Value(Interpreter&, const Ar
 std::unordered_map<std::string, Value> make_globals() {
   return {
       {"range", make_function("range", make_range)},
-      {"dict", make_function("dict", make_dict)},
       {"namespace", make_function("namespace", make_namespace_value)},
-      {"cycler", make_function("cycler", make_cycler)},
-      {"joiner", make_function("joiner", make_joiner)},
       {"raise_exception", make_function("raise_exception", raise_exception)},
       {"strftime_now", make_function("strftime_now", strftime_now)},
   };

@@ -14,7 +14,6 @@ Interpreter::Interpreter(const Limits& limits, std::optional<std::tm> now)
 Interpreter::~Interpreter() {
   for (auto& scope : captured_) scope->names.clear();
   for (auto& object : namespaces_) object->attributes.clear();
-  for (auto& loop : loops_) loop->last_changed.reset();
 }
 
 class Interpreter::DepthGuard {
@@ -256,7 +255,7 @@ void Interpreter::assign(const Expression& target, const Value& value, const Sco
 }
 
 Interpreter::Flow Interpreter::run_for(const Statement& statement, const ScopePtr& scope) {
-  return run_loop(statement, scope, evaluate(*statement.value, scope), 1);
+  return run_loop(statement, scope, evaluate(*statement.value, scope));
 }
 
 std::optional<Value> Interpreter::pull(LoopObject& loop) {
@@ -288,12 +287,11 @@ int64_t Interpreter::loop_length(LoopObject& loop) {
 }
 
 Interpreter::Flow Interpreter::run_loop(const Statement& statement, const ScopePtr& scope,
-                                        const Value& iterable, int depth) {
+                                        const Value& iterable) {
   auto loop = std::make_shared<LoopObject>();
   loop->source = iterate(iterable);
   loop->statement = &statement;
   loop->scope = scope;
-  loop->depth = depth;
   const Value loop_value{std::shared_ptr<Object>(loop)};
   bool completed_one = false;
   Flow flow = Flow::normal;
@@ -332,7 +330,7 @@ Value Interpreter::call_loop(const LoopObject& loop, const Arguments& arguments)
   const Statement& statement = *loop.statement;
   const ScopePtr scope = loop.scope;
   const Value iterable = *given[0];
-  return string(capture([&] { run_loop(statement, scope, iterable, loop.depth + 1); }));
+  return string(capture([&] { run_loop(statement, scope, iterable); }));
 }
 
 Value Interpreter::call_macro(const MacroObject& macro, const Arguments& arguments) {
@@ -399,11 +397,7 @@ Value Interpreter::loop_attribute(const std::shared_ptr<LoopObject>& loop,
   if (name == "index") return Value(loop->index + 1);
   if (name == "index0") return Value(loop->index);
   if (name == "first") return Value(loop->index == 0);
-  if (name == "depth") return Value(loop->depth);
-  if (name == "depth0") return Value(loop->depth - 1);
   if (name == "length") return Value(loop_length(*loop));
-  if (name == "revindex") return Value(loop_length(*loop) - loop->index);
-  if (name == "revindex0") return Value(loop_length(*loop) - loop->index - 1);
   if (name == "last" || name == "nextitem") {
     if (!loop->after) loop->after = pull(*loop);
     if (name == "last") return Value(!loop->after.has_value());
@@ -412,22 +406,6 @@ Value Interpreter::loop_attribute(const std::shared_ptr<LoopObject>& loop,
   if (name == "previtem") {
     return loop->index == 0 || !loop->before ? Value::undefined("there is no previous item")
                                              : *loop->before;
-  }
-  if (name == "cycle") {
-    return make_function("cycle", [loop](Interpreter&, const Arguments& arguments) {
-      if (arguments.positional.empty()) raise("no items for cycling given");
-      const auto count = static_cast<int64_t>(arguments.positional.size());
-      return arguments.positional[static_cast<size_t>(std::max<int64_t>(loop->index, 0) % count)];
-    });
-  }
-  if (name == "changed") {
-    return make_function("changed", [loop](Interpreter& in, const Arguments& arguments) {
-      const Value now = make_sequence(SequenceKind::tuple, arguments.positional, in.budget());
-      if (loop->last_changed && in.equals(*loop->last_changed, now)) return Value(false);
-      if (!loop->last_changed) in.loops_.push_back(loop);
-      loop->last_changed = now;
-      return Value(true);
-    });
   }
   return Value::undefined(fmt::format("'LoopContext' has no attribute '{}'", name));
 }

@@ -40,12 +40,6 @@ struct FunctionObject : Object {
   std::string_view type_name() const override { return "builtin_function_or_method"; }
 };
 
-struct CyclerObject : Object {
-  std::vector<Value> items;
-  size_t position = 0;
-  std::string_view type_name() const override { return "Cycler"; }
-};
-
 // The `loop` variable. Items are pulled one at a time, since the condition of a loop may depend on
 // its body.
 struct LoopObject : Object {
@@ -54,9 +48,7 @@ struct LoopObject : Object {
   const Statement* statement = nullptr;
   std::shared_ptr<Scope> scope;  // around the loop; null once it has ended
   int64_t index = -1;            // of the current item
-  int depth = 1;
   std::optional<Value> before, current, after;
-  std::optional<Value> last_changed;
   std::string_view type_name() const override { return "LoopContext"; }
 };
 
@@ -112,8 +104,7 @@ class Interpreter {
   Flow run_filter_block(const Statement& statement, const ScopePtr& scope);
   Flow run_with(const Statement& statement, const ScopePtr& scope);
   Flow run_for(const Statement& statement, const ScopePtr& scope);
-  Flow run_loop(const Statement& statement, const ScopePtr& scope, const Value& iterable,
-                int depth);
+  Flow run_loop(const Statement& statement, const ScopePtr& scope, const Value& iterable);
   void run_call_block(const Statement& statement, const ScopePtr& scope);
   void define_macro(const Statement& statement, const ScopePtr& scope);
   void assign(const Expression& target, const Value& value, const ScopePtr& scope);
@@ -158,9 +149,8 @@ class Interpreter {
   std::unordered_map<const void*, Written> messages_;
   size_t message_count_ = 0;
   int depth_ = 0;
-  // References can run in circles through these three only; the destructor cuts them.
+  // References can run in circles through these two only; the destructor cuts them.
   std::vector<ScopePtr> captured_;
-  std::vector<std::shared_ptr<LoopObject>> loops_;
   std::vector<std::shared_ptr<NamespaceObject>> namespaces_;
   std::unordered_map<std::string, Value> globals_;
 };
@@ -182,7 +172,6 @@ std::unordered_map<std::string, Value> make_globals();
 Value make_function(std::string name, std::function<Value(Interpreter&, const Arguments&)> call);
 // format.cpp
 std::string format_braces(Interpreter& in, const std::string& format, const Arguments& arguments);
-std::string format_percent(Interpreter& in, const std::string& format, const Value& arguments);
 // Integers as Python takes them: bool and int pass, anything else raises with `what`.
 int64_t to_integer(const Value& value, std::string_view what);
 std::string escape_html(std::string_view text);

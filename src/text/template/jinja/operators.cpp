@@ -169,10 +169,7 @@ Value unary(const std::string& op, const Value& value) {
 Value binary(Interpreter& in, const std::string& op, const Value& a, const Value& b) {
   if (a.is_undefined()) raise("{}", a.undefined_message());
   if (op == "neg" || op == "pos") return unary(op, a);
-  if (op == "%" && a.is_string()) {
-    std::string text = format_percent(in, a.as_string(), b);
-    return a.is_markup() ? Value::markup(std::move(text)) : in.string(std::move(text));
-  }
+  if (op == "%" && a.is_string()) raise("formatting of text by % is not supported");
   if (b.is_undefined()) raise("{}", b.undefined_message());
   if (a.is_number() && b.is_number()) {
     if (a.is_double() || b.is_double()) return float_arithmetic(op, to_double(a), to_double(b));

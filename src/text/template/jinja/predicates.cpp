@@ -29,7 +29,6 @@ bool is_float(const Value& value) { return value.is_double(); }
 bool is_number(const Value& value) { return value.is_number(); }
 bool is_string(const Value& value) { return value.is_string(); }
 bool is_mapping(const Value& value) { return value.is_map(); }
-bool is_markup(const Value& value) { return value.is_markup(); }
 
 bool is_sequence(const Value& value) {
   // Jinja's Undefined has a length of 0 and a __getitem__.
@@ -41,51 +40,11 @@ bool is_iterable(const Value& value) {
   return value.is_string() || value.is_map() || value.is_sequence() || value.is_undefined();
 }
 
-bool is_callable(const Value& value) {
-  if (value.is_undefined()) return true;  // Jinja's Undefined has a __call__, which raises
-  if (!value.is_object()) return false;
-  const Object* object = value.as_object().get();
-  return dynamic_cast<const MacroObject*>(object) || dynamic_cast<const FunctionObject*>(object) ||
-         dynamic_cast<const LoopObject*>(object);
-}
-
-bool remainder_is(Interpreter& in, const Value& value, const Value& divisor, int64_t rest) {
-  return in.equals(binary(in, "%", value, divisor), Value(rest));
-}
-
-bool is_odd(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "odd", {});
-  return remainder_is(in, input, Value(2), 1);
-}
-bool is_even(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "even", {});
-  return remainder_is(in, input, Value(2), 0);
-}
-bool is_divisible(Interpreter& in, const Value& input, const Arguments& arguments) {
-  return remainder_is(in, input, *match(arguments, "divisibleby", {"num"}, 1)[0], 0);
-}
-
-bool has_case(Interpreter& in, const Value& input, std::string_view name) {
-  const auto bound = method(in.string(in.text_of(input)), std::string(name));
-  return truthy(in.call(*bound, {}));
-}
-bool is_lower(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "lower", {});
-  return has_case(in, input, "islower");
-}
-bool is_upper(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "upper", {});
-  return has_case(in, input, "isupper");
-}
-
 bool equals(Interpreter& in, const Value& input, const Arguments& arguments) {
   return in.equals(input, *match(arguments, "eq", {"other"}, 1)[0]);
 }
 bool differs(Interpreter& in, const Value& input, const Arguments& arguments) {
   return !in.equals(input, *match(arguments, "ne", {"other"}, 1)[0]);
-}
-bool is_same(Interpreter&, const Value& input, const Arguments& arguments) {
-  return input.same_as(*match(arguments, "sameas", {"other"}, 1)[0]);
 }
 bool is_in(Interpreter& in, const Value& input, const Arguments& arguments) {
   return in.contains(*match(arguments, "in", {"seq"}, 1)[0], input);
@@ -100,15 +59,6 @@ bool ordered(Interpreter& in, const Value& input, const Arguments& arguments) {
   return order == 0 ? or_equal : (order < 0) == (sign < 0);
 }
 
-bool is_filter(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "filter", {});
-  return find_filter(in.text_of(input)) != nullptr;
-}
-bool is_test(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "test", {});
-  return find_test(in.text_of(input)) != nullptr;
-}
-
 constexpr std::array kTests = {
     NamedTest{"!=", differs},
     NamedTest{"<", ordered<-1, false>},
@@ -117,15 +67,10 @@ constexpr std::array kTests = {
     NamedTest{">", ordered<1, false>},
     NamedTest{">=", ordered<1, true>},
     NamedTest{"boolean", plain<is_boolean>},
-    NamedTest{"callable", plain<is_callable>},
     NamedTest{"defined", plain<is_defined>},
-    NamedTest{"divisibleby", is_divisible},
     NamedTest{"eq", equals},
     NamedTest{"equalto", equals},
-    NamedTest{"escaped", plain<is_markup>},
-    NamedTest{"even", is_even},
     NamedTest{"false", plain<is_false>},
-    NamedTest{"filter", is_filter},
     NamedTest{"float", plain<is_float>},
     NamedTest{"ge", ordered<1, true>},
     NamedTest{"greaterthan", ordered<1, false>},
@@ -135,20 +80,15 @@ constexpr std::array kTests = {
     NamedTest{"iterable", plain<is_iterable>},
     NamedTest{"le", ordered<-1, true>},
     NamedTest{"lessthan", ordered<-1, false>},
-    NamedTest{"lower", is_lower},
     NamedTest{"lt", ordered<-1, false>},
     NamedTest{"mapping", plain<is_mapping>},
     NamedTest{"ne", differs},
     NamedTest{"none", plain<is_none>},
     NamedTest{"number", plain<is_number>},
-    NamedTest{"odd", is_odd},
-    NamedTest{"sameas", is_same},
     NamedTest{"sequence", plain<is_sequence>},
     NamedTest{"string", plain<is_string>},
-    NamedTest{"test", is_test},
     NamedTest{"true", plain<is_true>},
     NamedTest{"undefined", plain<is_undefined>},
-    NamedTest{"upper", is_upper},
 };
 
 }  // namespace

@@ -216,99 +216,6 @@ Value largest(Interpreter& in, const Value& input, const Arguments& arguments) {
   return extreme(in, input, arguments, true);
 }
 
-Value sum(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "sum", {"attribute", "start"});
-  const bool by_attribute = given[0] && !given[0]->is_none();
-  const Getter getter = attribute_getter(in, by_attribute ? *given[0] : Value());
-  Value total = given[1] ? *given[1] : Value(0);
-  if (total.is_string()) raise("sum() can't sum strings [use ''.join(seq) instead]");
-  for (const auto source = in.iterate(input); const Value& item : source->items) {
-    total = binary(in, "+", total, by_attribute ? getter(item) : item);
-  }
-  return total;
-}
-
-Value reverse(Interpreter& in, const Value& input, const Arguments& arguments) {
-  match(arguments, "reverse", {});
-  const auto source = in.iterate(input);
-  in.budget().use_bytes(static_cast<int64_t>(source->items.size() * sizeof(Value)));
-  std::vector<Value> reversed(source->items.rbegin(), source->items.rend());
-  if (input.is_string()) {
-    std::string text;
-    for (const Value& c : reversed) text += c.as_string();
-    return input.is_markup() ? Value::markup(std::move(text)) : in.string(std::move(text));
-  }
-  const bool is_iterator =
-      input.is_sequence() && input.as_sequence().kind == SequenceKind::iterator;
-  return is_iterator ? in.list(std::move(reversed)) : iterator(in, std::move(reversed));
-}
-
-Value batch(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "batch", {"linecount", "fill_with"}, 1);
-  const int64_t size = to_integer(*given[0], "linecount");
-  std::vector<Value> rows, row;
-  for (const auto source = in.iterate(input); const Value& item : source->items) {
-    if (static_cast<int64_t>(row.size()) == size) {
-      rows.push_back(in.list(std::move(row)));
-      row.clear();
-    }
-    row.push_back(item);
-  }
-  if (!row.empty()) {
-    if (given[1] && !given[1]->is_none()) {
-      in.check_size(size);
-      while (static_cast<int64_t>(row.size()) < size) row.push_back(*given[1]);
-    }
-    rows.push_back(in.list(std::move(row)));
-  }
-  return iterator(in, std::move(rows));
-}
-
-Value slices(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "slice", {"slices", "fill_with"}, 1);
-  const int64_t count = to_integer(*given[0], "slices");
-  if (count == 0) raise("integer division or modulo by zero");
-  const auto source = in.iterate(input);
-  const auto size = static_cast<int64_t>(source->items.size());
-  in.check_size(count * 64);
-  std::vector<Value> out;
-  int64_t at = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const bool longer = i < size % count;
-    const int64_t end = at + size / count + (longer ? 1 : 0);
-    std::vector<Value> part(source->items.begin() + at, source->items.begin() + end);
-    if (!longer && given[1] && !given[1]->is_none()) part.push_back(*given[1]);
-    out.push_back(in.list(std::move(part)));
-    at = end;
-  }
-  return iterator(in, std::move(out));
-}
-
-Value group_by(Interpreter& in, const Value& input, const Arguments& arguments) {
-  const auto given = match(arguments, "groupby", {"attribute", "default", "case_sensitive"}, 1);
-  const Getter getter = attribute_getter(in, *given[0], given[1] ? *given[1] : Value());
-  const auto source = in.iterate(input);
-  const auto key_of = [&](const Value& item) {
-    const Value key = getter(item);
-    return flag(given[2]) ? key : lowered(in, key);
-  };
-  std::vector<Value> keys;
-  for (const Value& item : source->items) keys.push_back(key_of(item));
-  const std::vector<Value> order = sorted(in, source->items, keys, false);
-  std::vector<Value> groups;
-  for (size_t i = 0; i < order.size();) {
-    const Value key = key_of(order[i]);
-    std::vector<Value> members;
-    const size_t begin = i;
-    while (i < order.size() && in.equals(key_of(order[i]), key)) members.push_back(order[i++]);
-    if (i == begin) members.push_back(order[i++]);  // NaN differs from itself
-    const Value shown = flag(given[2]) ? key : getter(members[0]);
-    groups.push_back(
-        make_sequence(SequenceKind::tuple, {shown, in.list(std::move(members))}, in.budget()));
-  }
-  return in.list(std::move(groups));
-}
-
 Value map(Interpreter& in, const Value& input, const Arguments& arguments) {
   if (!truthy(input)) return iterator(in, {});
   std::vector<Value> out;
@@ -368,11 +275,9 @@ Value pick_filter(Interpreter& in, const Value& input, const Arguments& argument
 
 std::span<const NamedFilter> sequence_filters() {
   static constexpr NamedFilter kFilters[] = {
-      {"batch", batch},
       {"count", length},
       {"dictsort", dict_sort},
       {"first", first},
-      {"groupby", group_by},
       {"items", items},
       {"join", join},
       {"last", last},
@@ -383,12 +288,9 @@ std::span<const NamedFilter> sequence_filters() {
       {"min", smallest},
       {"reject", pick_filter<false, false>},
       {"rejectattr", pick_filter<false, true>},
-      {"reverse", reverse},
       {"select", pick_filter<true, false>},
       {"selectattr", pick_filter<true, true>},
-      {"slice", slices},
       {"sort", sort},
-      {"sum", sum},
       {"unique", unique},
   };
   return kFilters;
