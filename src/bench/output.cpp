@@ -8,7 +8,7 @@
 
 #include "backend/target.h"
 #include "text/template/value.h"
-#include "text/unicode.h"
+#include "text/utf8.h"
 
 namespace heddle::bench {
 namespace {

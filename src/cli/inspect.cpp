@@ -4,7 +4,7 @@
 #include "cli/common.h"
 #include "model/weights.h"
 #include "text/template/value.h"
-#include "text/unicode.h"
+#include "text/utf8.h"
 
 namespace heddle::cli {
 namespace {

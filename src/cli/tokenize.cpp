@@ -10,7 +10,7 @@
 #include "serving/tokenizer_files.h"
 #include "text/template/value.h"
 #include "text/tokenizer/tokenize_lines.h"
-#include "text/unicode.h"
+#include "text/utf8.h"
 
 namespace heddle::cli {
 namespace {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "server/api/api.h"
+#include "text/utf8.h"
 
 namespace heddle::server {
 namespace {
@@ -16,40 +17,7 @@ std::string dump(Entries entries) {
   return text ? *text : R"({"error":{"message":"the answer is too large","type":"server_error"}})";
 }
 
-// Bytes that are no whole characters become U+FFFD in JSON; the exact bytes stand beside them as a
-// list.
-std::string printable(std::string_view bytes) {
-  std::string out;
-  for (size_t i = 0; i < bytes.size();) {
-    const auto lead = static_cast<unsigned char>(bytes[i]);
-    const size_t length = lead < 0x80                   ? 1
-                          : lead >= 0xc2 && lead < 0xe0 ? 2
-                          : lead >= 0xe0 && lead < 0xf0 ? 3
-                          : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                        : 0;
-    bool whole = length > 0 && i + length <= bytes.size();
-    for (size_t k = 1; whole && k < length; ++k)
-      whole = (static_cast<unsigned char>(bytes[i + k]) & 0xc0) == 0x80;
-    // Overlong forms and surrogates are no characters either.
-    if (whole && length == 3) {
-      const auto second = static_cast<unsigned char>(bytes[i + 1]);
-      whole = !(lead == 0xe0 && second < 0xa0) && !(lead == 0xed && second >= 0xa0);
-    }
-    if (whole && length == 4) {
-      const auto second = static_cast<unsigned char>(bytes[i + 1]);
-      whole = !(lead == 0xf0 && second < 0x90) && !(lead == 0xf4 && second >= 0x90);
-    }
-    if (whole) {
-      out.append(bytes.substr(i, length));
-      i += length;
-    } else {
-      out += "\xef\xbf\xbd";
-      ++i;
-    }
-  }
-  return out;
-}
-
+// The exact bytes of a token, beside its text, where what is no whole character is U+FFFD.
 Value byte_list(std::string_view bytes) {
   std::vector<Value> list;
   for (const char c : bytes) list.emplace_back(int64_t{static_cast<unsigned char>(c)});
@@ -61,10 +29,10 @@ Value chat_logprobs(const std::vector<serving::ScoredToken>& tokens) {
   for (const serving::ScoredToken& token : tokens) {
     std::vector<Value> top;
     for (const auto& other : token.top)
-      top.push_back(Value::map({{"token", printable(other.bytes)},
+      top.push_back(Value::map({{"token", text::sanitize_utf8(other.bytes)},
                                 {"logprob", double{other.logprob}},
                                 {"bytes", byte_list(other.bytes)}}));
-    content.push_back(Value::map({{"token", printable(token.bytes)},
+    content.push_back(Value::map({{"token", text::sanitize_utf8(token.bytes)},
                                   {"logprob", double{token.logprob}},
                                   {"bytes", byte_list(token.bytes)},
                                   {"top_logprobs", Value::list(std::move(top))}}));
@@ -79,11 +47,11 @@ Value completion_logprobs(const std::vector<serving::ScoredToken>& tokens, int64
   std::vector<Value> tops;
   std::vector<Value> offsets;
   for (const serving::ScoredToken& token : tokens) {
-    texts.emplace_back(printable(token.bytes));
+    texts.emplace_back(text::sanitize_utf8(token.bytes));
     logprobs.push_back(token.scored ? Value(double{token.logprob}) : Value(nullptr));
     Entries top;
     for (const auto& other : token.top)
-      top.emplace_back(printable(other.bytes), double{other.logprob});
+      top.emplace_back(text::sanitize_utf8(other.bytes), double{other.logprob});
     tops.push_back(token.scored ? Value::map(std::move(top)) : Value(nullptr));
     offsets.emplace_back(offset);
     offset += count_characters(token.bytes);
@@ -183,9 +151,9 @@ ApiError refusal_error(const engine::Refusal& refusal) {
 
 std::string error_body(const ApiError& error) {
   const auto text = [](const std::string& value) {
-    return value.empty() ? Value(nullptr) : Value(printable(value));
+    return value.empty() ? Value(nullptr) : Value(text::sanitize_utf8(value));
   };
-  return dump({{"error", Value::map({{"message", printable(error.message)},
+  return dump({{"error", Value::map({{"message", text::sanitize_utf8(error.message)},
                                      {"type", error.type},
                                      {"param", text(error.param)},
                                      {"code", text(error.code)}})}});
@@ -197,7 +165,8 @@ std::string chat_body(const AnswerHeader& header, const std::vector<Choice>& cho
   for (const Choice& choice : choices)
     list.push_back(Value::map(
         {{"index", choice.index},
-         {"message", Value::map({{"role", "assistant"}, {"content", printable(choice.text)}})},
+         {"message",
+          Value::map({{"role", "assistant"}, {"content", text::sanitize_utf8(choice.text)}})},
          {"logprobs", choice.with_logprobs ? chat_logprobs(choice.tokens) : Value(nullptr)},
          {"finish_reason", choice.finish_reason}}));
   Entries body = start(header, "chat.completion");
@@ -211,7 +180,8 @@ std::string chat_chunk_body(const AnswerHeader& header, const serving::TextDelta
                             const ChunkPlace& place) {
   Entries content;
   if (place.first) content.emplace_back("role", "assistant");
-  if (place.first || !delta.text.empty()) content.emplace_back("content", printable(delta.text));
+  if (place.first || !delta.text.empty())
+    content.emplace_back("content", text::sanitize_utf8(delta.text));
   Entries body = start(header, "chat.completion.chunk");
   body.emplace_back(
       "choices",
@@ -229,7 +199,7 @@ std::string completion_body(const AnswerHeader& header, const std::vector<Choice
   for (const Choice& choice : choices)
     list.push_back(
         Value::map({{"index", choice.index},
-                    {"text", printable(choice.text)},
+                    {"text", text::sanitize_utf8(choice.text)},
                     {"logprobs",
                      choice.with_logprobs ? completion_logprobs(choice.tokens, 0) : Value(nullptr)},
                     {"finish_reason", choice.finish_reason}}));
@@ -247,7 +217,7 @@ std::string completion_chunk_body(const AnswerHeader& header, const serving::Tex
       "choices",
       Value::list({Value::map(
           {{"index", place.index},
-           {"text", printable(delta.text)},
+           {"text", text::sanitize_utf8(delta.text)},
            {"logprobs", place.with_logprobs ? completion_logprobs(delta.tokens, place.text_offset)
                                             : Value(nullptr)},
            {"finish_reason", finish_value(delta)}})}));
@@ -268,7 +238,7 @@ std::string tokenize_body(const std::vector<int32_t>& tokens, const text::Tokeni
   std::vector<Value> strings;
   for (const int32_t token : tokens) {
     ids.emplace_back(int64_t{token});
-    if (with_strings) strings.emplace_back(printable(tokenizer.token_bytes(token)));
+    if (with_strings) strings.emplace_back(text::sanitize_utf8(tokenizer.token_bytes(token)));
   }
   return dump({{"count", static_cast<int64_t>(tokens.size())},
                {"max_model_len", context_length},

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "text/utf8.h"
+
 namespace heddle::text {
 namespace {
 
@@ -61,11 +63,11 @@ class Lowering {
   // `end` is the offset behind c.
   void append(std::string& out, size_t end, char32_t c) {
     if (c == 0x3a3) {
-      append_code_point(out, after_cased_ && !before_cased(end) ? 0x3c2 : 0x3c3);
+      append_utf8(after_cased_ && !before_cased(end) ? 0x3c2 : 0x3c3, out);
     } else if (c == 0x130) {
       out += "i\xcc\x87";
     } else {
-      append_code_point(out, simple_lower(c));
+      append_utf8(simple_lower(c), out);
     }
     pass(c);
   }
@@ -91,7 +93,7 @@ void append_upper(std::string& out, char32_t c) {
   if (const LongUpper* entry = long_upper(c)) {
     out += entry->to;
   } else {
-    append_code_point(out, simple_upper(c));
+    append_utf8(simple_upper(c), out);
   }
 }
 
@@ -99,8 +101,7 @@ void append_title(std::string& out, char32_t c) {
   if (const LongUpper* entry = long_upper(c)) {
     out += entry->title;
   } else {
-    append_code_point(out,
-                      static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))));
+    append_utf8(static_cast<char32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c))), out);
   }
 }
 
@@ -112,31 +113,9 @@ bool is_line_end(char32_t c) {
 }  // namespace
 
 char32_t next_code_point(std::string_view text, size_t& position) {
-  const auto first = static_cast<unsigned char>(text[position]);
-  if (first < 0x80) {
-    ++position;
-    return first;
-  }
-  utf8proc_int32_t c = 0;
-  const auto used = utf8proc_iterate(
-      reinterpret_cast<const utf8proc_uint8_t*>(text.data()) + position,
-      static_cast<utf8proc_ssize_t>(std::min<size_t>(text.size() - position, 4)), &c);
-  if (used <= 0) {
-    ++position;
-    return 0xfffd;
-  }
-  position += static_cast<size_t>(used);
-  return static_cast<char32_t>(c);
-}
-
-void append_code_point(std::string& text, char32_t c) {
-  if (c < 0x80) {
-    text += static_cast<char>(c);
-    return;
-  }
-  utf8proc_uint8_t bytes[4];
-  const auto count = utf8proc_encode_char(static_cast<utf8proc_int32_t>(c), bytes);
-  text.append(reinterpret_cast<const char*>(bytes), static_cast<size_t>(count));
+  const Utf8Step step = utf8_step(text.substr(position));
+  position += static_cast<size_t>(step.valid ? step.length : 1);
+  return step.valid ? step.code_point : 0xfffd;
 }
 
 bool is_ascii(std::string_view text) {
@@ -161,27 +140,11 @@ std::vector<size_t> code_point_offsets(std::string_view text) {
   return offsets;
 }
 
-bool is_valid_utf8(std::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const size_t begin = i;
-    const bool multibyte = static_cast<unsigned char>(text[i]) >= 0x80;
-    next_code_point(text, i);
-    if (multibyte && i == begin + 1) return false;
-  }
-  return true;
-}
-
 size_t find_text(std::string_view text, std::string_view wanted, size_t from) {
   if (from > text.size()) return std::string_view::npos;
   const void* found = memmem(text.data() + from, text.size() - from, wanted.data(), wanted.size());
   return found ? static_cast<size_t>(static_cast<const char*>(found) - text.data())
                : std::string_view::npos;
-}
-
-size_t find_last_text(std::string_view text, std::string_view wanted) {
-  const std::string backwards(text.rbegin(), text.rend());
-  const size_t found = find_text(backwards, std::string(wanted.rbegin(), wanted.rend()));
-  return found == std::string_view::npos ? found : text.size() - found - wanted.size();
 }
 
 bool is_space(char32_t c) {
@@ -190,19 +153,12 @@ bool is_space(char32_t c) {
          c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-bool is_alpha(char32_t c) {
+bool is_alnum(char32_t c) {
   const int kind = category(c);
   return kind == UTF8PROC_CATEGORY_LU || kind == UTF8PROC_CATEGORY_LL ||
          kind == UTF8PROC_CATEGORY_LT || kind == UTF8PROC_CATEGORY_LM ||
-         kind == UTF8PROC_CATEGORY_LO;
-}
-
-bool is_decimal(char32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
-
-bool is_alnum(char32_t c) {
-  const int kind = category(c);
-  return is_alpha(c) || kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL ||
-         kind == UTF8PROC_CATEGORY_NO;
+         kind == UTF8PROC_CATEGORY_LO || kind == UTF8PROC_CATEGORY_ND ||
+         kind == UTF8PROC_CATEGORY_NL || kind == UTF8PROC_CATEGORY_NO;
 }
 
 bool is_upper(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LU; }
@@ -271,26 +227,6 @@ std::string to_capital(std::string_view text) {
     } else {
       lowering.append(out, i, c);
     }
-  }
-  return out;
-}
-
-std::string swap_case(std::string_view text) {
-  std::string out;
-  Lowering lowering(text);
-  for (size_t i = 0; i < text.size();) {
-    const size_t begin = i;
-    const char32_t c = next_code_point(text, i);
-    if (is_upper(c)) {
-      lowering.append(out, i, c);
-      continue;
-    }
-    if (is_lower(c)) {
-      append_upper(out, c);
-    } else {
-      out.append(text.substr(begin, i - begin));
-    }
-    lowering.pass(c);
   }
   return out;
 }

@@ -11,20 +11,15 @@
 namespace heddle::text {
 
 char32_t next_code_point(std::string_view text, size_t& position);  // moves position past it
-void append_code_point(std::string& text, char32_t c);
 int64_t code_point_count(std::string_view text);
 bool is_ascii(std::string_view text);
 // Byte offsets of the code points of `text`, and its size at the end.
 std::vector<size_t> code_point_offsets(std::string_view text);
-bool is_valid_utf8(std::string_view text);
 
-// Like std::string_view::find and rfind, in time linear in the sizes whatever the texts.
+// Like std::string_view::find, in time linear in the sizes whatever the texts.
 size_t find_text(std::string_view text, std::string_view wanted, size_t from = 0);
-size_t find_last_text(std::string_view text, std::string_view wanted);
 
 bool is_space(char32_t c);  // str.isspace
-bool is_alpha(char32_t c);
-bool is_decimal(char32_t c);  // str.isdecimal
 bool is_alnum(char32_t c);
 bool is_upper(char32_t c);
 bool is_lower(char32_t c);
@@ -35,7 +30,6 @@ std::string to_upper(std::string_view text);
 std::string to_lower(std::string_view text);
 std::string to_title(std::string_view text);    // str.title
 std::string to_capital(std::string_view text);  // str.capitalize
-std::string swap_case(std::string_view text);
 
 // Whitespace (or, if `set` is given, its code points) stripped from either end.
 std::string_view strip(std::string_view text, bool left, bool right,

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "text/template/value.h"
-#include "text/unicode.h"
+#include "text/utf8.h"
 
 namespace heddle::text {
 namespace {

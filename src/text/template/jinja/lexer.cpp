@@ -6,6 +6,7 @@
 
 #include "text/template/python_string.h"
 #include "text/template/value_python.h"
+#include "text/utf8.h"
 
 namespace heddle::text::jinja {
 namespace {
@@ -345,7 +346,7 @@ class Lexer {
         for (int k = 0; k < 2 && i < text.size() && text[i] >= '0' && text[i] <= '7'; ++k) {
           code = code * 8 + static_cast<char32_t>(text[i++] - '0');
         }
-        append_code_point(out, code);
+        append_utf8(code, out);
       } else if (c == 'N') {
         fail_at(line_, "character names (\\N{...}) are not supported in strings");
       } else if (c != '\n') {
@@ -384,7 +385,7 @@ class Lexer {
       fail_at(line_, "bad \\x, \\u or \\U escape in a string");
     }
     i += digits;
-    append_code_point(out, code);
+    append_utf8(code, out);
   }
 
   void read_operator(std::string& open) {
@@ -419,7 +420,7 @@ class Lexer {
 }  // namespace
 
 std::vector<Token> tokenize_template(std::string_view source) {
-  if (!is_valid_utf8(source)) raise("template is not valid UTF-8");
+  if (valid_utf8_prefix(source) != std::ssize(source)) raise("template is not valid UTF-8");
   return Lexer(source).run();
 }
 
