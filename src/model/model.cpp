@@ -203,20 +203,4 @@ void Model::forward(backend::Context& ctx, const state::BatchView& batch,
   }
 }
 
-void Model::fold(backend::Context& ctx, state::SequenceState& sequence) const {
-  const FlushDenormals flush;
-  for (int64_t l = 0; l < std::ssize(layers_); ++l) {
-    backend::ArenaScope scope(ctx.scratch);
-    const int64_t first = layout().first_part[static_cast<size_t>(l)];
-    const int64_t parts = layout().first_part[static_cast<size_t>(l) + 1] - first;
-    bool folds = false;
-    auto* view = ctx.scratch.allocate<state::PartView>(std::max<int64_t>(1, parts));
-    for (int64_t p = 0; p < parts; ++p) {
-      view[p] = sequence.part_view(first + p);
-      folds |= view[p].next_summary() != nullptr;
-    }
-    if (folds) layers_[static_cast<size_t>(l)].mixer->fold(ctx, {view, static_cast<size_t>(parts)});
-  }
-}
-
 }  // namespace heddle::model

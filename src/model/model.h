@@ -91,9 +91,6 @@ class Model {
                std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
                std::span<const int32_t> logit_rows, int64_t block, const LogitSink& sink) const;
 
-  // When sequence.fold_due(): folds every part; then call sequence.finish_fold().
-  void fold(backend::Context& ctx, state::SequenceState& sequence) const;
-
  private:
   struct Layer {
     std::unique_ptr<sublayer::SubLayer> mixer;

@@ -63,8 +63,7 @@ class Session {
     part.sequence = sequence.get();
     const int64_t committed =
         rng_.below(3) == 0 ? 1 : 1 + rng_.below(std::min<int64_t>(chunk_, 96));
-    if (rng_.below(3) == 0)
-      part.drafts = std::min(rng_.below(kDrafts), sequence->draft_room(committed));
+    if (rng_.below(3) == 0) part.drafts = rng_.below(kDrafts);
     for (int64_t i = 0; i < committed + part.drafts; ++i)
       part.tokens.push_back(static_cast<int32_t>(rng_.below(model_.spec().vocab_size)));
     return part;
@@ -91,7 +90,7 @@ class Session {
       tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
       segments.push_back(segment);
       sequences.push_back(part.sequence);
-      part.sequence->begin_step(segment.committed(), part.drafts);
+      part.sequence->begin_step(segment.committed(), part.drafts, segment.parents);
     }
     const int64_t first = segments[static_cast<size_t>(place)].row;
     for (int64_t i = 0; i < wanted; ++i) rows.push_back(static_cast<int32_t>(first + i));
@@ -102,12 +101,7 @@ class Session {
     const int64_t row_bytes = model_.spec().vocab_size * static_cast<int64_t>(sizeof(float));
     const int64_t block = std::max<int64_t>(1, kLogitBytes / row_bytes);
     model_.forward(context_, batch, tokens, sequences, rows, block, sink);
-    for (state::SequenceState* sequence : sequences) {
-      sequence->commit();
-      if (!sequence->fold_due()) continue;
-      model_.fold(context_, *sequence);
-      sequence->finish_fold();
-    }
+    for (state::SequenceState* sequence : sequences) sequence->commit();
   }
 
   const Model& model_;
@@ -174,10 +168,11 @@ Status run_logits(const Model& model, ThreadPool& pool, std::span<const int32_t>
     }
     std::vector<int32_t> drafts, parents;
     if (draft) {
-      const int64_t room = std::min(kDrafts, session->sequence().draft_room(count));
+      const bool tree = rounds == 1;
+      const int64_t room = tree ? std::min(kDrafts, session->sequence().tree_room(count)) : kDrafts;
       for (int64_t d = 0; d < room; ++d) {
         drafts.push_back(static_cast<int32_t>(rng.below(model.spec().vocab_size)));
-        if (rounds == 1) parents.push_back(static_cast<int32_t>(count - 1 + rng.below(d + 1)));
+        if (tree) parents.push_back(static_cast<int32_t>(count - 1 + rng.below(d + 1)));
       }
       --rounds;
     }

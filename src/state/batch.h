@@ -9,6 +9,16 @@
 
 namespace heddle::state {
 
+// Whether drafts behind `committed` rows are a tree: some draft does not follow the row before it.
+// parents: as Segment::parents.
+inline bool branches(std::span<const int32_t> parents, int64_t committed) {
+  for (const int32_t parent : parents) {
+    if (parent != committed - 1) return true;
+    ++committed;
+  }
+  return false;
+}
+
 // Rows [row, row + length) of the batch belong to one sequence. The first `length - drafts` are
 // committed tokens at positions start, start + 1, ...; the others are drafts. The record of row i
 // of the segment goes to slot start + i.
@@ -26,7 +36,7 @@ struct Segment {
     const int64_t d = i - committed();
     return d < 0 || parents.empty() ? i - 1 : parents[static_cast<size_t>(d)];
   }
-  bool is_tree() const { return drafts > 0 && !parents.empty(); }
+  bool is_tree() const { return branches(parents, committed()); }
 };
 
 struct BatchView {
@@ -34,6 +44,12 @@ struct BatchView {
   std::span<const Segment> segments;
   // [T]: start + depth of the row. Equals the slot except in a tree of drafts.
   std::span<const int32_t> positions;
+};
+
+// Blocks of a fold boundary that drafts reach, and of the records behind it.
+struct DraftFold {
+  std::byte* summary = nullptr;
+  std::byte* open = nullptr;  // nullptr: no draft stands there
 };
 
 // Where the pages of one group of parts (layout.h) of one sequence lie during a step: all that a
@@ -48,6 +64,7 @@ struct GroupView {
   const std::byte* summary = nullptr;
   std::byte* open = nullptr;
   std::byte* next_summary = nullptr;
+  std::span<const DraftFold> draft_folds;
 };
 
 // Where one part of one sequence is stored during a step.
@@ -81,11 +98,19 @@ class PartView {
   // the summary at the last such boundary here (it may use it for the ones before) and the records
   // after it in open() from slot 0.
   float* next_summary() const { return floats(group_->next_summary); }
+  // folded: the boundaries that a chain of drafts reaches behind the committed rows. The mixer
+  // leaves the summary at the c-th in draft_summary(c) and the records behind it in draft_open(c),
+  // which open() holds of the ones before, from slot 0: what is kept of them is known only at the
+  // commit.
+  int64_t draft_folds() const { return static_cast<int64_t>(group_->draft_folds.size()); }
+  float* draft_summary(int64_t c) const { return floats(draft(c).summary); }
+  std::byte* draft_open(int64_t c) const { return at(draft(c).open, place_->offset); }
 
  private:
   static std::byte* at(std::byte* block, int64_t offset) {
     return block == nullptr ? nullptr : block + offset;
   }
+  const DraftFold& draft(int64_t c) const { return group_->draft_folds[static_cast<size_t>(c)]; }
   float* floats(std::byte* summary) const {
     return reinterpret_cast<float*>(at(summary, place_->summary_offset));
   }

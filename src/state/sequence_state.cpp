@@ -59,17 +59,22 @@ SequenceState::SequenceState(const StateLayout& layout, BlockPool& pool, Snapsho
   }
 }
 
-int64_t SequenceState::draft_room(int64_t committed) const {
+int64_t SequenceState::tree_room(int64_t committed) const {
   const int64_t fold = layout_->smallest_fold();
   if (fold == 0) return kMaxDrafts;
   return std::min(kMaxDrafts, fold - (position_ + committed) % fold);
 }
 
-void SequenceState::begin_step(int64_t committed, int64_t drafts) {
-  HEDDLE_CHECK(!in_step_ && !fold_due_, "a step begins before the last one has ended");
+void SequenceState::begin_step(int64_t committed, int64_t drafts,
+                               std::span<const int32_t> parents) {
+  HEDDLE_CHECK(!in_step_, "a step begins before the last one has ended");
   HEDDLE_CHECK(committed >= 0 && drafts >= 0, "committed {} drafts {}", committed, drafts);
-  HEDDLE_CHECK(drafts <= draft_room(committed), "{} drafts after position {} + {}, room for {}",
-               drafts, position_, committed, draft_room(committed));
+  HEDDLE_CHECK(parents.empty() || std::ssize(parents) == drafts, "{} parents of {} drafts",
+               parents.size(), drafts);
+  step_tree_ = branches(parents, committed);
+  const int64_t room = step_tree_ ? tree_room(committed) : kMaxDrafts;
+  HEDDLE_CHECK(drafts <= room, "{} drafts after position {} + {}, room for {}", drafts, position_,
+               committed, room);
   in_step_ = true;
   step_committed_ = committed;
   step_drafts_ = drafts;
@@ -113,13 +118,22 @@ void SequenceState::make_room_folded(const PageGroup& group, GroupState& state) 
   } else if (state.open.shared()) {
     state.open = copy_block(*layout_, group, state.open, position_ % fold, *pool_);
   }
-  if ((position_ + step_committed_) / fold > position_ / fold) {
+  const int64_t committed = position_ + step_committed_;
+  if (committed / fold > position_ / fold) {
     state.next_summary = pool_->allocate(group.summary_bytes, group.growth);
+  }
+  // A tree that reaches the boundary has branches: what is accepted of it does not.
+  const int64_t end = step_tree_ ? committed : committed + step_drafts_;
+  for (int64_t at = (committed / fold + 1) * fold; at <= end; at += fold) {
+    GroupState::Draft draft{pool_->allocate(group.summary_bytes, group.growth), {}};
+    if (at < end) draft.open = pool_->allocate(group.page_bytes, group.growth);
+    state.draft_folds.push_back({draft.summary.data(), draft.open.data()});
+    state.drafts.push_back(std::move(draft));
   }
 }
 
 PartView SequenceState::part_view(int64_t part) const {
-  HEDDLE_CHECK(in_step_ || fold_due_, "part_view outside a step");
+  HEDDLE_CHECK(in_step_, "part_view outside a step");
   HEDDLE_CHECK(part >= 0 && part < layout_->parts(), "part {} of {}", part, layout_->parts());
   const PartPlace& place = layout_->place(part);
   return {groups_[static_cast<size_t>(place.group)].view, place};
@@ -128,7 +142,7 @@ PartView SequenceState::part_view(int64_t part) const {
 void SequenceState::keep_path(const PageGroup& group, GroupState& state,
                               std::span<const int32_t> accepted) {
   const int64_t records = group.page_records;
-  // Drafts never cross a fold boundary, so those of a folded part share one page.
+  // A tree of drafts ends before a fold boundary, so those of a folded part share one page.
   const auto block_of = [&](int64_t slot) {
     return group.growth == Growth::folded ? state.open.data()
                                           : state.page_blocks[static_cast<size_t>(slot / records)];
@@ -146,17 +160,20 @@ void SequenceState::keep_path(const PageGroup& group, GroupState& state,
   }
 }
 
-void SequenceState::close_step_folded(const PageGroup& group, GroupState& state, int64_t accepted) {
+// `committed`: the position behind the committed rows.
+void SequenceState::close_step_folded(const PageGroup& group, GroupState& state,
+                                      int64_t committed) {
   const int64_t fold = group.page_records;
   if (state.next_summary) state.summary = std::move(state.next_summary);
   state.next_summary.reset();
-  if (position_ % fold != 0) return;
-  if (accepted > 0) {  // the records of the completed block wait for the model to fold them
-    state.next_summary = pool_->allocate(group.summary_bytes, group.growth);
-    fold_due_ = true;
-  } else {
-    state.open.reset();
+  if (const int64_t kept = position_ / fold - committed / fold; kept > 0) {
+    GroupState::Draft& draft = state.drafts[static_cast<size_t>(kept - 1)];
+    state.summary = std::move(draft.summary);
+    state.open = std::move(draft.open);
   }
+  state.drafts.clear();
+  state.draft_folds.clear();
+  if (position_ % fold == 0) state.open.reset();
 }
 
 void SequenceState::drop_unreachable(const PageGroup& group, GroupState& state) {
@@ -198,10 +215,13 @@ void SequenceState::commit(std::span<const int32_t> accepted) {
     HEDDLE_CHECK(accepted[i] >= 0 && accepted[i] < step_drafts_, "accepted draft {} of {}",
                  accepted[i], step_drafts_);
     HEDDLE_CHECK(i == 0 || accepted[i] > accepted[i - 1], "accepted drafts out of order at {}", i);
+    HEDDLE_CHECK(step_tree_ || accepted[i] == static_cast<int32_t>(i),
+                 "accepted draft {} of a chain follows {}", accepted[i], i);
   }
   const auto count = static_cast<int64_t>(accepted.size());
   const bool wrote = step_committed_ + step_drafts_ > 0;
-  for (size_t i = 0; i < groups_.size() && wrote; ++i) {
+  HEDDLE_CHECK(!step_tree_ || count < step_drafts_, "a path of all {} drafts of a tree", count);
+  for (size_t i = 0; i < groups_.size() && step_tree_; ++i) {
     keep_path(layout_->groups[i], groups_[i], accepted);
   }
   const int64_t before = position_;
@@ -209,28 +229,17 @@ void SequenceState::commit(std::span<const int32_t> accepted) {
   for (size_t i = 0; i < groups_.size() && wrote; ++i) {
     const PageGroup& group = layout_->groups[i];
     if (group.growth == Growth::folded) {
-      close_step_folded(group, groups_[i], count);
+      close_step_folded(group, groups_[i], position_ - count);
     } else {
       drop_unreachable(group, groups_[i]);
       pack_pages(group, groups_[i], before);
     }
-    groups_[i].update_view();
   }
   in_step_ = false;
 }
 
-void SequenceState::finish_fold() {
-  HEDDLE_CHECK(fold_due_, "finish_fold without a fold that is due");
-  for (GroupState& state : groups_) {
-    if (!state.next_summary) continue;
-    state.summary = std::move(state.next_summary);
-    state.open.reset();
-  }
-  fold_due_ = false;
-}
-
 Snapshot SequenceState::snapshot() const {
-  HEDDLE_CHECK(!in_step_ && !fold_due_, "a snapshot inside a step");
+  HEDDLE_CHECK(!in_step_, "a snapshot inside a step");
   Snapshot snapshot;
   snapshot.position = position_;
   snapshot.groups.reserve(groups_.size());
@@ -247,6 +256,8 @@ int64_t SequenceState::bytes(Growth growth) const {
     const GroupState& state = groups_[i];
     for (const BlockRef& page : state.pages) bytes += page.bytes();
     bytes += state.summary.bytes() + state.next_summary.bytes() + state.open.bytes();
+    for (const GroupState::Draft& draft : state.drafts)
+      bytes += draft.summary.bytes() + draft.open.bytes();
   }
   return bytes;
 }

@@ -5,11 +5,10 @@
 //   begin_step(committed, drafts)   makes room for the records (copying shared open pages first)
 //   ... the model runs; mixers write through part_view() ...
 //   commit(accepted)                keeps the committed records and the accepted path of drafts,
-//   drops the others while fold_due(): the model folds every folded part through part_view(), then
-//   finish_fold()
+//                                   drops the others
 //
-// fold_due() is true only when accepted drafts complete a block; committed rows fold inside the
-// step.
+// Committed rows fold inside the step. So do drafts of a chain, into summaries that commit() keeps
+// if it keeps the drafts that they stand behind. A tree of drafts ends before a boundary.
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -58,18 +57,17 @@ class SequenceState {
   SequenceState& operator=(SequenceState&&) = default;
 
   int64_t position() const { return position_; }  // committed tokens
-  // How many drafts may follow `committed` more tokens: up to the next fold boundary of any part,
-  // and at most kMaxDrafts.
-  int64_t draft_room(int64_t committed) const;
+  // How many drafts may follow `committed` more tokens in a chain, each behind the one before.
   static constexpr int64_t kMaxDrafts = 64;
+  // How many in a tree: up to the next fold boundary of any part.
+  int64_t tree_room(int64_t committed) const;
 
-  void begin_step(int64_t committed, int64_t drafts);
+  // parents: as Segment::parents.
+  void begin_step(int64_t committed, int64_t drafts, std::span<const int32_t> parents = {});
   PartView part_view(int64_t part) const;
   // `accepted`: indices among the drafts, increasing, each the child of the one before: the path
   // that is kept.
   void commit(std::span<const int32_t> accepted = {});
-  bool fold_due() const { return fold_due_; }
-  void finish_fold();
 
   // At the current position; allowed between steps only.
   Snapshot snapshot() const;
@@ -85,6 +83,12 @@ class SequenceState {
     BlockRef summary;
     BlockRef next_summary;
     BlockRef open;
+    struct Draft {
+      BlockRef summary;
+      BlockRef open;
+    };
+    std::vector<Draft> drafts;           // of every boundary that drafts reach
+    std::vector<DraftFold> draft_folds;  // [drafts], as mixers see them
     GroupView view;
 
     // Mixers see `count` pages from now on, page `page` as it is in `block`.
@@ -97,13 +101,14 @@ class SequenceState {
       packed[static_cast<size_t>(page)] = block.packed();
     }
     void update_view() {
-      view = {page_blocks.data(), packed.data(), summary.data(), open.data(), next_summary.data()};
+      view = {page_blocks.data(), packed.data(),       summary.data(),
+              open.data(),        next_summary.data(), draft_folds};
     }
   };
   void make_room(const PageGroup& group, GroupState& state);
   void make_room_folded(const PageGroup& group, GroupState& state);
   void keep_path(const PageGroup& group, GroupState& state, std::span<const int32_t> accepted);
-  void close_step_folded(const PageGroup& group, GroupState& state, int64_t accepted);
+  void close_step_folded(const PageGroup& group, GroupState& state, int64_t committed);
   void drop_unreachable(const PageGroup& group, GroupState& state);
   void pack_pages(const PageGroup& group, GroupState& state, int64_t before);
 
@@ -113,8 +118,8 @@ class SequenceState {
   int64_t position_ = 0;
   int64_t step_committed_ = 0;
   int64_t step_drafts_ = 0;
+  bool step_tree_ = false;
   bool in_step_ = false;
-  bool fold_due_ = false;
 };
 
 }  // namespace heddle::state

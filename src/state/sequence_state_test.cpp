@@ -25,11 +25,13 @@ std::vector<int32_t> random_tokens(int64_t count) {
 }
 
 // A chain or a tree of drafts, with an accepted path that starts at the last committed row.
-DraftTree random_drafts(int64_t room, int64_t committed) {
+DraftTree random_drafts(const SequenceState& state, int64_t committed) {
   DraftTree drafts;
-  const int64_t count = *rc::gen::inRange<int64_t>(0, std::min<int64_t>(room, 9) + 1);
+  const bool chain = *rc::gen::arbitrary<bool>();
+  const int64_t most = chain ? 23 : std::min<int64_t>(state.tree_room(committed), 9);
+  const int64_t count = *rc::gen::inRange<int64_t>(0, most + 1);
   drafts.tokens = random_tokens(count);
-  if (*rc::gen::arbitrary<bool>()) {  // a chain
+  if (chain) {
     drafts.accepted.resize(static_cast<size_t>(*rc::gen::inRange<int64_t>(0, count + 1)));
     std::iota(drafts.accepted.begin(), drafts.accepted.end(), 0);
     return drafts;
@@ -68,7 +70,7 @@ struct World {
   void step() {
     Sequence& sequence = pick(sequences);
     const int64_t size = *rc::gen::element<int64_t>(0, 1, 1, 1, 2, 3, 5, 17, 64, 130);
-    const DraftTree drafts = random_drafts(sequence.state().draft_room(size), size);
+    const DraftTree drafts = random_drafts(sequence.state(), size);
     RC_ASSERT(sequence.step(random_tokens(size), drafts) == "");
   }
 
@@ -193,24 +195,53 @@ TEST_F(SequenceStateFixed, any_chunking_round_the_boundaries) {
   }
 }
 
-TEST_F(SequenceStateFixed, accepted_drafts_that_complete_a_block_fold_after_the_step) {
+TEST_F(SequenceStateFixed, a_chain_of_drafts_folds_beside_what_is_committed) {
   const StateLayout layout = fake::hybrid_layout();
   SequenceState state(layout, pool_);
   state.begin_step(60, 0);
   state.commit();
-  EXPECT_EQ(state.draft_room(1), 3);
-  state.begin_step(1, 3);
-  EXPECT_EQ(state.part_view(1).next_summary(), nullptr);
+  const int64_t before = pool_.live_bytes(Growth::folded);
+  state.begin_step(1, 10);
+  const PartView delta = state.part_view(1);
+  EXPECT_EQ(delta.next_summary(), nullptr);
+  ASSERT_EQ(delta.draft_folds(), 1);
+  EXPECT_NE(delta.draft_summary(0), nullptr);
+  EXPECT_NE(delta.draft_open(0), delta.open());
+  state.commit();  // none is accepted
+  EXPECT_EQ(pool_.live_bytes(Growth::folded), before);
+  EXPECT_EQ(state.position(), 61);
+  state.begin_step(0, 3);
+  ASSERT_EQ(state.part_view(1).draft_folds(), 1);
+  EXPECT_EQ(state.part_view(1).draft_open(0), nullptr);  // no draft stands behind the boundary
   const std::vector<int32_t> all = {0, 1, 2};
   state.commit(all);
-  EXPECT_TRUE(state.fold_due());
   EXPECT_EQ(state.position(), 64);
-  EXPECT_NE(state.part_view(1).next_summary(), nullptr);
-  EXPECT_NE(state.part_view(1).open(), nullptr);
-  state.finish_fold();
-  EXPECT_FALSE(state.fold_due());
   EXPECT_TRUE(state.snapshot().groups[1].summary);
   EXPECT_FALSE(state.snapshot().groups[1].open);
+  // A tree ends at a boundary and reaches none.
+  EXPECT_EQ(state.tree_room(3), 61);
+}
+
+// From every place in a block of 16, over two boundaries of it (and up to 35 of shorter ones),
+// every number of accepted drafts: what is left is what the tokens say.
+TEST_F(SequenceStateFixed, chains_cross_the_boundaries_of_small_folds) {
+  const StateLayout layout = fake::small_folds_layout();
+  const std::vector<int32_t> right = counting(60);
+  for (int64_t start = 0; start <= 16; ++start) {
+    Sequence base(layout, pool_);
+    ASSERT_EQ(base.step(std::span(right).first(static_cast<size_t>(start))), "");
+    const Snapshot snapshot = base.snapshot();
+    for (size_t accepted = 0; accepted <= 35; ++accepted) {
+      Sequence sequence(layout, pool_, snapshot, base.tokens());
+      DraftTree drafts{.tokens = counting(35)};
+      drafts.accepted.resize(accepted);
+      std::iota(drafts.accepted.begin(), drafts.accepted.end(), 0);
+      const int64_t committed = start % 3;
+      ASSERT_EQ(sequence.step(counting(committed), drafts), "");
+      ASSERT_EQ(sequence.check(), "") << accepted << " from " << start << " + " << committed;
+      ASSERT_EQ(sequence.step(counting(3)), "") << accepted << " from " << start;
+    }
+  }
 }
 
 TEST_F(SequenceStateFixed, rejected_drafts_leave_no_page_behind) {
@@ -367,7 +398,9 @@ TEST(SequenceStateDeath, misuse_is_a_bug) {
   BlockPool pool;
   SequenceState state(layout, pool);
   EXPECT_DEATH(state.commit(), "outside a step");
-  EXPECT_DEATH(state.begin_step(63, 2), "room for 1");
+  const std::vector<int32_t> tree = {62, 62};
+  EXPECT_DEATH(state.begin_step(63, 2, tree), "room for 1");
+  EXPECT_DEATH(state.begin_step(63, 65), "room for 64");
   state.begin_step(1, 0);
   EXPECT_DEATH(state.begin_step(1, 0), "before the last one has ended");
   EXPECT_DEATH(state.snapshot(), "inside a step");

@@ -50,13 +50,10 @@ class SubLayer {
  public:
   virtual ~SubLayer() = default;
   // x [T, D] float32, already normalised; y [T, D] overwritten. Writes the records of every row,
-  // folds what the committed rows complete (PartView::next_summary). A row depends on its
+  // folds where they complete a block (PartView::next_summary, draft_summary). A row depends on its
   // sequence's earlier records and ancestors only.
   virtual void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
                        const state::StateView& state, float* y) const = 0;
-  // Folds the F records in `open` onto `summary` into `next_summary`, part by part. parts [state
-  // parts of the design]; those that don't fold are ignored.
-  virtual void fold(backend::Context& ctx, std::span<const state::PartView> parts) const;
   virtual int64_t weight_bytes() const = 0;  // memory held
 };
 

@@ -192,6 +192,8 @@ void write_rows(const StateLayout& layout, int64_t index, const PartView& view,
                 const Segment& segment, const std::vector<std::vector<int32_t>>& paths) {
   const StatePart& part = layout.part(index);
   const float* summary = view.summary();
+  std::byte* open = view.open();
+  int64_t reached = 0;  // boundaries by drafts
   for (int64_t row = 0; row < segment.length; ++row) {
     const int64_t slot = segment.start + row;
     const auto record = expected_record(layout, index, paths[static_cast<size_t>(row)]);
@@ -200,12 +202,18 @@ void write_rows(const StateLayout& layout, int64_t index, const PartView& view,
       if (page != nullptr) write_record(part, page, slot, record);
       continue;
     }
-    write_record(part, view.open(), slot, record);
-    if (row < segment.committed() && (slot + 1) % part.page_records == 0) {
-      HEDDLE_CHECK(view.next_summary() != nullptr, "slot {} of part {}", slot, part.name);
-      fold_part(part, summary, view.open(), view.next_summary());
-      summary = view.next_summary();
+    HEDDLE_CHECK(open != nullptr, "slot {} of part {}", slot, part.name);
+    write_record(part, open, slot, record);
+    if ((slot + 1) % part.page_records != 0) continue;
+    float* next = view.next_summary();
+    if (row >= segment.committed()) {
+      if (reached == view.draft_folds()) continue;  // the last slot of a tree
+      next = view.draft_summary(reached);
     }
+    HEDDLE_CHECK(next != nullptr, "slot {} of part {}", slot, part.name);
+    fold_part(part, summary, open, next);
+    summary = next;
+    if (row >= segment.committed()) open = view.draft_open(reached++);
   }
 }
 
@@ -235,6 +243,13 @@ StateLayout hybrid_layout() {
 
 StateLayout fold_layout() {
   return layout_of({{per_token("k", DType::bf16, 2, 4)}, {folded("delta", 2, 3, 64, 16)}});
+}
+
+StateLayout small_folds_layout() {
+  std::vector<StatePart> parts;
+  for (const int64_t fold : {1, 2, 4, 8, 16})
+    parts.push_back(folded(fmt::format("fold{}", fold), 2, 2, fold, 5));
+  return layout_of({std::move(parts), {window("conv", 1, 6, 4, 3, 0)}});
 }
 
 StateLayout sliding_layout() {
@@ -318,7 +333,7 @@ std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& 
                                ? committed[static_cast<size_t>(row)]
                                : drafts.tokens[static_cast<size_t>(row - committed_count)]);
   }
-  state_.begin_step(committed_count, draft_count);
+  state_.begin_step(committed_count, draft_count, drafts.parents);
   for (int64_t i = 0; i < layout_->parts() && segment.length > 0; ++i) {
     const PartView view = state_.part_view(i);
     std::string wrong = check_part(*layout_, i, view, tokens_);
@@ -329,15 +344,6 @@ std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& 
   tokens_.insert(tokens_.end(), committed.begin(), committed.end());
   for (const int32_t draft : drafts.accepted) {
     tokens_.push_back(drafts.tokens[static_cast<size_t>(draft)]);
-  }
-  if (state_.fold_due()) {
-    for (int64_t i = 0; i < layout_->parts(); ++i) {
-      const PartView view = state_.part_view(i);
-      const StatePart& part = layout_->part(i);
-      if (part.growth == Growth::folded && view.next_summary() != nullptr)
-        fold_part(part, view.summary(), view.open(), view.next_summary());
-    }
-    state_.finish_fold();
   }
   if (state_.position() != static_cast<int64_t>(tokens_.size())) return "wrong position";
   return {};

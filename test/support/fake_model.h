@@ -19,6 +19,8 @@ StateLayout attention_layout();
 StateLayout hybrid_layout();
 // Per-token parts and a fold of 64 without a convolution.
 StateLayout fold_layout();
+// Folds of 1, 2, 4, 8 and 16 beside a convolution tail.
+StateLayout small_folds_layout();
 // Per-token parts and sliding windows of 200, with sinks and without.
 StateLayout sliding_layout();
 

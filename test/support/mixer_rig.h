@@ -108,14 +108,9 @@ class MixerRig {
     return result;
   }
 
-  // Commits with the accepted drafts, folding what they complete.
+  // Commits with the accepted drafts.
   void commit(state::SequenceState& sequence, const std::vector<int32_t>& accepted = {}) {
     sequence.commit(accepted);
-    if (!sequence.fold_due()) return;
-    std::vector<state::PartView> views;
-    for (int64_t p = 0; p < layout.parts(); ++p) views.push_back(sequence.part_view(p));
-    mixer->fold(context, views);
-    sequence.finish_fold();
   }
 
   // Feeds tokens in chunks of `chunk` (the whole at once if 0); returns all rows.

@@ -43,7 +43,7 @@ class StepLayout {
       segment.length = static_cast<int64_t>(part.tokens.size());
       segment.drafts = part.drafts;
       segment.parents = part.parents;
-      part.sequence->begin_step(segment.committed(), segment.drafts);
+      part.sequence->begin_step(segment.committed(), segment.drafts, segment.parents);
       std::vector<int64_t> own;
       for (int64_t i = 0; i < segment.length; ++i) {
         const int64_t parent = segment.parent(i);

@@ -41,7 +41,8 @@ struct Block {
   int64_t row = 0;
   int64_t tokens = 0;
   int64_t slot = 0;
-  bool completes = false;     // its last token is committed and the last of the block
+  float* next = nullptr;      // where the summary behind its last slot goes; nullptr: not reached
+  bool keeps = false;         // its records are read after the step
   const float* keys[kFold];   // [Kp] of each slot, old and new
   bool tree = false;          // the slots before a token differ from its ancestors
   int8_t parent[kFold];       // of each slot: the slot it follows; -1: the boundary
@@ -75,6 +76,7 @@ class Task {
 
   void run() {
     const float* summary = view_.summary();
+    int64_t reached = 0;  // boundaries by drafts
     Block block;
     block.slot = segment_.start % kFold;
     // Decode meets its records before anything else of the state.
@@ -83,17 +85,22 @@ class Task {
     while (block.row < segment_.length) {
       block.tokens = std::min(kFold - block.slot, segment_.length - block.row);
       const int64_t end = block.row + block.tokens;
-      block.completes = block.slot + block.tokens == kFold && end <= segment_.committed();
-      HEDDLE_CHECK(end <= segment_.committed() || end == segment_.length,
-                   "drafts cross a fold boundary at row {}", end);
-      HEDDLE_CHECK(!block.completes || view_.next_summary() != nullptr, "no room for a summary");
+      const bool full = block.slot + block.tokens == kFold;
+      const bool drafts = end > segment_.committed();
+      const bool folds = full && (!drafts || reached < view_.draft_folds());
+      HEDDLE_CHECK(folds || end == segment_.length, "a tree crosses a fold boundary at row {}",
+                   end);
+      block.next = !folds ? nullptr : drafts ? view_.draft_summary(reached) : view_.next_summary();
+      HEDDLE_CHECK(!folds || block.next != nullptr, "no room for a summary");
+      block.keeps = drafts || !full;
       set_ancestors(block);
       convolve_keys(block);
       dots(block);
       for (int64_t r = 0; r < s_.repeat(); ++r) value_head(block, r, summary);
-      if (!block.completes && split_ == 0) store_keys(block);
-      if (block.completes) summary = view_.next_summary();
-      block.slot = block.completes ? 0 : block.slot + block.tokens;
+      if (block.keeps && split_ == 0) store_keys(block);
+      if (folds) summary = block.next;
+      if (folds && drafts) open_ = reinterpret_cast<float*>(view_.draft_open(reached++));
+      block.slot = folds ? 0 : block.slot + block.tokens;
       block.row = end;
     }
   }
@@ -250,26 +257,25 @@ class Task {
       convolve(b.row + t, 2 * s_.key_heads * s_.key_dim + head * s_.value_dim, s_.value_dim,
                tmp_.v + t * s_.value_pad());
     float last_decay = 0;
-    if (b.completes) last_decay = fold_weights(s_, b.keys, g.cumulative, tmp_.weight);
+    if (b.next != nullptr) last_decay = fold_weights(s_, b.keys, g.cumulative, tmp_.weight);
     const int64_t group = b.tokens == 1 ? (math::kParts == 1 ? 4 : 2) : 1;
     for (int64_t p = first; p < last;) {
       const int64_t count = std::min(group, last - p);
       const int64_t at = s_.summary_index(head, 0, p * kLanes);
       products(b, summary == nullptr ? nullptr : summary + at, count);
-      if (b.tokens == 1 && !b.completes) {
+      if (b.tokens == 1 && b.next == nullptr) {
         token(b, g, r, p, count);
         p += count;
         continue;
       }
       for (int64_t i = 0; i < count; ++i, ++p) {
         panel(b, g, r, p, tmp_.product + i * 2 * kFold * kLanes);
-        if (b.completes)
+        if (b.next != nullptr)
           fold_panel(s_, summary == nullptr ? nullptr : summary + s_.summary_index(head, 0, p * 16),
-                     last_decay, tmp_.weight, tmp_.u,
-                     view_.next_summary() + s_.summary_index(head, 0, p * 16));
+                     last_decay, tmp_.weight, tmp_.u, b.next + s_.summary_index(head, 0, p * 16));
       }
     }
-    if (!b.completes && first == 0)
+    if (b.keeps && first == 0)
       for (int64_t t = 0; t < b.tokens; ++t)
         open_[s_.strip_at(head_, b.slot + t) + s_.strip_gate(r)] = g.g[b.slot + t];
     if (plan_.o == nullptr)
@@ -345,7 +351,7 @@ class Task {
     const int64_t o_stride = output_stride();
     for (int64_t t = 0; t < b.tokens; ++t) {
       math::store16(math::load16(out + t * kLanes), o + t * o_stride);
-      if (!b.completes)
+      if (b.keeps)
         math::store16(math::load16(tmp_.u + (b.slot + t) * kLanes),
                       records + (b.slot + t) * s_.strip());
     }
@@ -400,7 +406,6 @@ class Task {
     }
   }
 
- public:
   // weight[j] = e^{G_last - G_j} k_j; returns e^{G_last}.
   static float fold_weights(const Sizes& s, const float* const* keys, const double* cumulative,
                             float* weight) {
@@ -431,6 +436,7 @@ class Task {
     }
   }
 
+ public:
   // y = o / sqrt(mean o^2 + eps) w SiLU(z) of `tokens` rows of one value head.
   static void gate_rows(const MixArgs& args, int64_t head, int64_t row, int64_t tokens,
                         const float* o, int64_t o_stride) {
@@ -489,31 +495,6 @@ static void gate_tasks(const Plan& plan, int64_t begin, int64_t end) {
                     0);
 }
 
-// Value heads [begin, end) of one sequence.
-static void fold_heads(const Sizes& s, const state::PartView& part, int64_t begin, int64_t end,
-                       float* scratch) {
-  const auto* open = reinterpret_cast<const float*>(part.open());
-  const Scratch tmp(s, scratch);
-  for (int64_t head = begin; head < end; ++head) {
-    const float* keys[kFold];
-    double cumulative[kFold];
-    double sum = 0;
-    for (int64_t j = 0; j < kFold; ++j) {
-      keys[j] = open + s.strip_at(s.key_head(head), j);
-      cumulative[j] = sum += static_cast<double>(keys[j][s.strip_gate(s.rank(head))]);
-    }
-    const float decay = Task::fold_weights(s, keys, cumulative, tmp.weight);
-    for (int64_t v = 0; v < s.value_pad(); v += kLanes) {
-      for (int64_t j = 0; j < kFold; ++j)
-        std::memcpy(tmp.u + j * kLanes, keys[j] + s.strip_value(s.rank(head)) + v,
-                    kLanes * sizeof(float));
-      const int64_t at = s.summary_index(head, 0, v);
-      Task::fold_panel(s, part.summary() == nullptr ? nullptr : part.summary() + at, decay,
-                       tmp.weight, tmp.u, part.next_summary() + at);
-    }
-  }
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace heddle::mixers::gated_delta_net
 HWY_AFTER_NAMESPACE();
@@ -522,7 +503,6 @@ HWY_AFTER_NAMESPACE();
 namespace heddle::mixers::gated_delta_net {
 HWY_EXPORT(run_tasks);
 HWY_EXPORT(gate_tasks);
-HWY_EXPORT(fold_heads);
 
 namespace {
 
@@ -531,7 +511,9 @@ int64_t choose_splits(const MixArgs& args, int64_t threads) {
   const Sizes& s = *args.sizes;
   const auto segments = static_cast<int64_t>(args.batch->segments.size());
   for (int64_t n = 0; n < segments; ++n)
-    if (args.state->at(n, kDeltaPart).next_summary() != nullptr) return 1;
+    if (const auto& part = args.state->at(n, kDeltaPart);
+        part.next_summary() != nullptr || part.draft_folds() > 0)
+      return 1;
   const int64_t panels = s.repeat() * s.value_pad() / kLanes;
   const int64_t wanted = 2 * threads / (s.key_heads * segments);
   return std::clamp<int64_t>(wanted, 1, panels);
@@ -563,16 +545,6 @@ void cpu::mix(backend::Context& ctx, const MixArgs& args) {
                           [&](int64_t begin, int64_t end, int) { gate(plan, begin, end); });
   }
   ops::causal_conv_store(plan.conv);
-}
-
-void cpu::fold(backend::Context& ctx, const Sizes& s, const state::PartView& part) {
-  const backend::ArenaScope scope(ctx.scratch);
-  const int64_t slab = Scratch::floats(s);
-  auto* scratch = ctx.scratch.allocate<float>(slab * ctx.pool.threads());
-  const auto heads = HWY_DYNAMIC_DISPATCH(fold_heads);
-  ctx.pool.parallel_for(s.value_heads, 1, [&](int64_t begin, int64_t end, int thread) {
-    heads(s, part, begin, end, scratch + thread * slab);
-  });
 }
 
 }  // namespace heddle::mixers::gated_delta_net

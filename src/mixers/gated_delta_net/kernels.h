@@ -101,12 +101,9 @@ inline ops::CausalConvArgs conv_args(const MixArgs& args) {
 
 namespace ref {
 void mix(backend::Context& ctx, const MixArgs& args);
-// open [F records] + summary (nullptr: zeros) -> next_summary
-void fold(backend::Context& ctx, const Sizes& sizes, const state::PartView& part);
 }  // namespace ref
 namespace cpu {
 void mix(backend::Context& ctx, const MixArgs& args);
-void fold(backend::Context& ctx, const Sizes& sizes, const state::PartView& part);
 }  // namespace cpu
 
 }  // namespace heddle::mixers::gated_delta_net

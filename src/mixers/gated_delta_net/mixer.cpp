@@ -70,12 +70,6 @@ class GatedDeltaNet : public sublayer::SubLayer {
     project(ctx, "delta out", mixed, batch.tokens, weights_.out, y, sizes_.d_model);
   }
 
-  void fold(backend::Context& ctx, std::span<const state::PartView> parts) const override {
-    const state::PartView& part = parts[kDeltaPart];
-    if (part.next_summary() == nullptr) return;
-    ctx.reference() ? ref::fold(ctx, sizes_, part) : cpu::fold(ctx, sizes_, part);
-  }
-
   int64_t weight_bytes() const override {
     const size_t values = weights_.conv.size() + weights_.decay.size() + weights_.dt_bias.size() +
                           weights_.norm.size();

@@ -105,7 +105,7 @@ class Walk {
 
   void row(int64_t i) {
     const int64_t slot = segment_.start + i;
-    HEDDLE_CHECK(slot - block_ < kFold, "drafts cross a fold boundary: slot {}", slot);
+    HEDDLE_CHECK(slot - block_ < kFold, "a tree crosses a fold boundary: slot {}", slot);
     write_keys(i, slot - block_);
     const bool tree = segment_.is_tree() && i >= segment_.committed();
     for (int64_t head = 0; head < s_.value_heads; ++head) {
@@ -117,11 +117,14 @@ class Walk {
         replay(s_, open_, slot - block_, head, state);
       }
     }
-    if (i < segment_.committed() && slot + 1 - block_ == kFold) {
-      HEDDLE_CHECK(view_.next_summary() != nullptr, "no room for a summary at {}", slot + 1);
+    const bool draft = i >= segment_.committed();
+    if (slot + 1 - block_ == kFold && (!draft || reached_ < view_.draft_folds())) {
+      float* next = draft ? view_.draft_summary(reached_) : view_.next_summary();
+      HEDDLE_CHECK(next != nullptr, "no room for a summary at {}", slot + 1);
       for (int64_t head = 0; head < s_.value_heads; ++head)
-        store_summary(s_, states_[static_cast<size_t>(head)], head, view_.next_summary());
-      summary_ = view_.next_summary();
+        store_summary(s_, states_[static_cast<size_t>(head)], head, next);
+      summary_ = next;
+      if (draft) open_ = reinterpret_cast<float*>(view_.draft_open(reached_++));
       block_ += kFold;
       for (int64_t head = 0; head < s_.value_heads; ++head)
         states_[static_cast<size_t>(head)] = load_summary(s_, summary_, head);
@@ -194,6 +197,7 @@ class Walk {
   const state::PartView& view_;
   float* open_;
   const float* summary_;
+  int64_t reached_ = 0;          // boundaries by drafts
   int64_t block_ = 0;            // position of the boundary that summary_ stands at
   std::vector<Doubles> states_;  // [HV]: of the last row of the chain
   ops::CausalConvArgs conv_;
@@ -205,15 +209,6 @@ void mix(backend::Context&, const MixArgs& args) {
   for (size_t n = 0; n < args.batch->segments.size(); ++n)
     Walk(args, static_cast<int64_t>(n)).run();
   ops::causal_conv_store(conv_args(args));
-}
-
-void fold(backend::Context&, const Sizes& sizes, const state::PartView& part) {
-  const auto* open = reinterpret_cast<const float*>(part.open());
-  for (int64_t head = 0; head < sizes.value_heads; ++head) {
-    Doubles state = load_summary(sizes, part.summary(), head);
-    for (int64_t j = 0; j < kFold; ++j) replay(sizes, open, j, head, state);
-    store_summary(sizes, state, head, part.next_summary());
-  }
 }
 
 }  // namespace heddle::mixers::gated_delta_net::ref

@@ -69,7 +69,7 @@ class ConvRig {
       segment.drafts = step.drafts;
       segment.parents = step.parents;
       segments.push_back(segment);
-      step.sequence->begin_step(segment.committed(), segment.drafts);
+      step.sequence->begin_step(segment.committed(), segment.drafts, segment.parents);
       views.push_back(step.sequence->part_view(0));
       for (const int32_t token : step.tokens) {
         const Row row = input(token);
