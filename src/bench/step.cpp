@@ -4,13 +4,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
 
 #include "backend/profile.h"
 #include "base/rng.h"
 #include "ops/sample/sample.h"
 #include "ops/work.h"
-#include "state/sequence_state.h"
+#include "state/step.h"
 
 namespace heddle::bench {
 namespace {
@@ -34,7 +33,8 @@ class Runner {
       : model_(model),
         context_{pool, scratch_, options.kernels},
         chunk_(options.chunk),
-        sampling_(options.sampling) {}
+        sampling_(options.sampling),
+        batch_(model.layout()) {}
 
   // A state at the depth of the test, to begin every run from.
   void prepare(const Test& test) {
@@ -73,24 +73,13 @@ class Runner {
       const int64_t rows = std::min(step, tokens - done);
       std::vector<int32_t> ids(static_cast<size_t>(rows));
       for (int32_t& id : ids) id = static_cast<int32_t>(rng_.below(model_.spec().vocab_size));
-      std::vector<int32_t> positions(static_cast<size_t>(rows));
-      std::iota(positions.begin(), positions.end(), static_cast<int32_t>(sequence.position()));
-      state::Segment segment;
-      segment.start = sequence.position();
-      segment.length = rows;
-      state::BatchView batch;
-      batch.tokens = rows;
-      batch.segments = {&segment, 1};
-      batch.positions = positions;
       done += rows;
       // The logits of the last prompt token, and of every decoded one, as serving needs them.
-      const auto last = static_cast<int32_t>(rows - 1);
       const bool wanted = step == 1 || done == tokens;
-      sequence.begin_step(rows, 0);
-      state::SequenceState* sequences[] = {&sequence};
-      model_.forward(context_, batch, ids, sequences, {&last, wanted ? size_t{1} : size_t{0}},
-                     logits.data());
-      sequence.commit();
+      batch_.clear();
+      batch_.add(sequence, ids, {rows - 1, wanted ? 1 : 0});
+      model_.forward(context_, batch_, logits.data());
+      batch_.commit(0);
       if (wanted) choose(logits.data(), sequence.position());
     }
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -110,6 +99,7 @@ class Runner {
   backend::Context context_;
   int64_t chunk_;
   ops::SamplingParams sampling_;
+  state::StepBatch batch_;
   Rng rng_{1};
   state::BlockPool blocks_;
   state::Snapshot start_;

@@ -5,7 +5,7 @@
 
 #include "cli/common.h"
 #include "model/files/safetensors.h"
-#include "model/run.h"
+#include "model/score.h"
 
 namespace heddle::cli {
 namespace {
@@ -14,7 +14,7 @@ struct LogitsFlags {
   std::string model;
   std::string ids;
   std::string out;
-  model::RunOptions run;
+  model::ScoreOptions score;
   ModelFlags load;
 };
 
@@ -33,11 +33,11 @@ Status compute(LogitsFlags& flags) {
   ThreadPool pool(flags.load.thread_count());
   HEDDLE_TRY(const auto model, load_model(flags.load, flags.model, pool));
   const int64_t vocab = model->spec().vocab_size;
-  flags.run.kernels = flags.load.kernel_set();
+  flags.score.kernels = flags.load.kernel_set();
   TemporaryFile snapshot;
-  if (flags.run.restore_at >= 0)
+  if (flags.score.restore_at >= 0)
     snapshot.path = fmt::format("{}.{}.snapshot", flags.out, static_cast<int64_t>(getpid()));
-  flags.run.snapshot_file = snapshot.path;
+  flags.score.snapshot_file = snapshot.path;
   HEDDLE_TRY(auto writer, model::SafetensorsWriter::create(
                               flags.out, {{"logits", DType::f32, {std::ssize(ids), vocab}}}));
   Status written;
@@ -45,7 +45,7 @@ Status compute(LogitsFlags& flags) {
     if (!written) return;
     written = writer.append(std::as_bytes(std::span(logits, static_cast<size_t>(count * vocab))));
   };
-  HEDDLE_TRY_STATUS(model::run_logits(*model, pool, ids, flags.run, sink));
+  HEDDLE_TRY_STATUS(model::run_logits(*model, pool, ids, flags.score, sink));
   HEDDLE_TRY_STATUS(std::move(written));
   return writer.finish();
 }
@@ -66,22 +66,22 @@ void add_logits(Command app) {
   command.option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"")
       .required();
   command.option("-o,--out", flags->out, "Safetensors file to write (tensor: logits)").required();
-  command.option("--chunk", flags->run.chunk, "Tokens of one step")
+  command.option("--chunk", flags->score.chunk, "Tokens of one step")
       .between(1, 1 << 20)
       .show_default();
   command
-      .option("--batch-with", flags->run.batch_with,
+      .option("--batch-with", flags->score.batch_with,
               "Other sequences of random tokens in the same steps")
       .between(0, 1024);
   command
-      .option("--restore-at", flags->run.restore_at,
+      .option("--restore-at", flags->score.restore_at,
               "Save a snapshot to disk at this position and go on from the file")
       .at_least(0);
   command
-      .option("--draft-at", flags->run.draft_at,
+      .option("--draft-at", flags->score.draft_at,
               "After this position, draft random tokens (a chain, a tree) and reject them")
       .at_least(0);
-  command.option("--seed", flags->run.seed, "Of the random tokens").show_default();
+  command.option("--seed", flags->score.seed, "Of the random tokens").show_default();
   flags->load.add_to(command);
   command.footer(
       "Example: heddle logits -m model.gguf --ids ids.json -o logits.safetensors --chunk 64");

@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "cli/common.h"
-#include "model/run.h"
+#include "model/score.h"
 #include "serving/tokenizer_files.h"
 #include "text/template/value.h"
 
@@ -17,7 +17,7 @@ struct PerplexityFlags {
   std::string ids;
   int64_t limit = 0;
   bool json = false;
-  model::RunOptions run;
+  model::ScoreOptions score;
   ModelFlags load;
 };
 
@@ -35,9 +35,9 @@ Status compute(PerplexityFlags& flags) {
     ids.resize(static_cast<size_t>(flags.limit));
   ThreadPool pool(flags.load.thread_count());
   HEDDLE_TRY(const auto model, load_model(flags.load, flags.model, pool));
-  flags.run.kernels = flags.load.kernel_set();
+  flags.score.kernels = flags.load.kernel_set();
   const auto start = std::chrono::steady_clock::now();
-  HEDDLE_TRY(const std::vector<double> nll, model::token_nll(*model, pool, ids, flags.run));
+  HEDDLE_TRY(const std::vector<double> nll, model::token_nll(*model, pool, ids, flags.score));
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   const double mean =
       std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(nll.size());
@@ -75,7 +75,7 @@ void add_perplexity(Command app) {
       command.option("--ids", flags->ids, "JSON list of token ids, or an object with \"ids\"");
   file.excludes(ids);
   command.option("--limit", flags->limit, "Read only so many tokens").at_least(1);
-  command.option("--chunk", flags->run.chunk, "Tokens of one step")
+  command.option("--chunk", flags->score.chunk, "Tokens of one step")
       .between(1, 1 << 20)
       .show_default();
   command.option("--json", flags->json, "Print JSON with the value of every token");

@@ -41,7 +41,7 @@ std::string_view finish_reason_name(FinishReason reason) {
 }
 
 Engine::Engine(Executor& executor, const EngineOptions& options)
-    : executor_(executor), options_(options) {
+    : executor_(executor), options_(options), batch_(executor.layout()) {
   state::PrefixCache::Options cache_options;
   cache_options.max_bytes = options.state_bytes;
   cache_ = std::make_unique<state::PrefixCache>(executor.layout(), cache_options);
@@ -239,44 +239,28 @@ int64_t Engine::logit_rows(const Sequence& sequence, int64_t rows) const {
 }
 
 void Engine::run(std::span<const PlannedChunk> chunks, std::vector<Event>& events) {
-  std::vector<state::Segment> segments;
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> positions;
-  std::vector<int32_t> rows;
-  std::vector<state::SequenceState*> sequences;
+  batch_.clear();
   for (const PlannedChunk& chunk : chunks) {
     Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
-    const int64_t start = sequence.state->position();
-    state::Segment segment;
-    segment.row = static_cast<int64_t>(tokens.size());
-    segment.start = start;
-    segment.length = chunk.tokens;
-    segments.push_back(segment);
-    sequence.state->begin_step(chunk.tokens, 0);
-    sequences.push_back(sequence.state.get());
-    for (int64_t i = 0; i < chunk.tokens; ++i) {
-      tokens.push_back(sequence.tokens[static_cast<size_t>(start + i)]);
-      positions.push_back(static_cast<int32_t>(start + i));
-    }
+    const auto tokens = std::span<const int32_t>(sequence.tokens)
+                            .subspan(static_cast<size_t>(sequence.state->position()),
+                                     static_cast<size_t>(chunk.tokens));
     const int64_t wanted = logit_rows(sequence, chunk.tokens);
-    for (int64_t i = chunk.tokens - wanted; i < chunk.tokens; ++i)
-      rows.push_back(static_cast<int32_t>(segment.row + i));
+    batch_.add(*sequence.state, tokens, {chunk.tokens - wanted, wanted});
   }
   const int64_t vocab = executor_.vocab_size();
-  logits_.resize(rows.size() * static_cast<size_t>(vocab));
-  state::BatchView batch;
-  batch.tokens = static_cast<int64_t>(tokens.size());
-  batch.segments = segments;
-  batch.positions = positions;
-  executor_.forward(batch, tokens, sequences, rows, logits_.data());
+  logits_.resize(batch_.rows().size() * static_cast<size_t>(vocab));
+  executor_.forward(batch_, logits_.data());
+  const int64_t rows = std::ssize(batch_.tokens());
   ++totals_.steps;
-  totals_.step_rows += batch.tokens;
-  totals_.rows_per_step.observe(static_cast<double>(batch.tokens));
+  totals_.step_rows += rows;
+  totals_.rows_per_step.observe(static_cast<double>(rows));
   float* next = logits_.data();
-  for (const PlannedChunk& chunk : chunks) {
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const PlannedChunk& chunk = chunks[i];
     Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
     const int64_t wanted = logit_rows(sequence, chunk.tokens);
-    sequence.state->commit();
+    batch_.commit(static_cast<int64_t>(i));
     after_chunk(sequence, chunk.tokens, {next, static_cast<size_t>(wanted * vocab)}, events);
     next += wanted * vocab;
   }

@@ -121,6 +121,7 @@ class Engine {
   int64_t reserved_bytes_ = 0;
   RequestId next_id_ = 1;
   EngineMetrics totals_;
+  state::StepBatch batch_;
   std::vector<float> logits_;
   ThreadPool sampling_threads_{1};
   backend::Arena scratch_;

@@ -15,10 +15,8 @@ class ModelExecutor : public Executor {
   const state::StateLayout& layout() const override { return model_.layout(); }
   int64_t vocab_size() const override { return model_.spec().vocab_size; }
   int64_t context_length() const override { return model_.spec().context_length; }
-  void forward(const state::BatchView& batch, std::span<const int32_t> tokens,
-               std::span<state::SequenceState* const> sequences,
-               std::span<const int32_t> logit_rows, float* logits) override {
-    model_.forward(context_, batch, tokens, sequences, logit_rows, logits);
+  void forward(const state::StepBatch& step, float* logits) override {
+    model_.forward(context_, step, logits);
   }
 
  private:

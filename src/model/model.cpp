@@ -125,35 +125,23 @@ void Model::feed_forward(backend::Context& ctx, int64_t index, int64_t tokens, f
   add(ctx, normed, tokens * width, x);
 }
 
-float* Model::hidden(backend::Context& ctx, const state::BatchView& batch,
-                     std::span<const int32_t> tokens,
-                     std::span<state::SequenceState* const> sequences,
-                     std::span<const int32_t> rows) const {
+float* Model::hidden(backend::Context& ctx, const state::StepBatch& step) const {
   const FlushDenormals flush;
-  HEDDLE_CHECK(std::ssize(tokens) == batch.tokens);
-  HEDDLE_CHECK(sequences.size() == batch.segments.size());
+  const state::BatchView batch = step.batch();
+  const std::span<const int32_t> rows = step.rows();
   const int64_t width = spec_.d_model;
   int64_t count = batch.tokens;
   float* x = ctx.scratch.allocate<float>(count * width);
   float* mixed = ctx.scratch.allocate<float>(count * width);
-  embed(ctx, tokens, x);
+  embed(ctx, step.tokens(), x);
   for (int64_t l = 0; l < std::ssize(layers_); ++l) {
     const Layer& layer = layers_[static_cast<size_t>(l)];
     {
       backend::ArenaScope scope(ctx.scratch);
       float* normed = ctx.scratch.allocate<float>(count * width);
       norm_rows(ctx, x, count, width, layer.pre_mixer_norm, spec_.norm_eps, normed);
-      const int64_t first = layout().first_part[static_cast<size_t>(l)];
-      const int64_t parts = layout().first_part[static_cast<size_t>(l) + 1] - first;
-      const int64_t views = std::ssize(sequences) * parts;
-      auto* view = ctx.scratch.allocate<state::PartView>(views);
-      for (int64_t s = 0; s < std::ssize(sequences); ++s) {
-        for (int64_t p = 0; p < parts; ++p)
-          view[s * parts + p] = sequences[static_cast<size_t>(s)]->part_view(first + p);
-      }
-      const state::StateView state{{view, static_cast<size_t>(views)}, parts};
       const backend::ProfileScope part(ctx, "mixer, the rest");
-      layer.mixer->forward(ctx, batch, normed, state, mixed);
+      layer.mixer->forward(ctx, batch, normed, step.state(l), mixed);
     }
     if (l + 1 == std::ssize(layers_)) {
       // Nobody reads the other rows any more.
@@ -176,24 +164,18 @@ void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) c
   product(ctx, "output matrix", x, rows, head_matrix(), logits);
 }
 
-void Model::forward(backend::Context& ctx, const state::BatchView& batch,
-                    std::span<const int32_t> tokens,
-                    std::span<state::SequenceState* const> sequences,
-                    std::span<const int32_t> logit_rows, float* logits) const {
+void Model::forward(backend::Context& ctx, const state::StepBatch& step, float* logits) const {
   backend::ArenaScope scope(ctx.scratch);
-  float* x = hidden(ctx, batch, tokens, sequences, logit_rows);
-  if (!logit_rows.empty()) head(ctx, x, std::ssize(logit_rows), logits);
+  float* x = hidden(ctx, step);
+  if (!step.rows().empty()) head(ctx, x, std::ssize(step.rows()), logits);
 }
 
-void Model::forward(backend::Context& ctx, const state::BatchView& batch,
-                    std::span<const int32_t> tokens,
-                    std::span<state::SequenceState* const> sequences,
-                    std::span<const int32_t> logit_rows, int64_t block,
+void Model::forward(backend::Context& ctx, const state::StepBatch& step, int64_t block,
                     const LogitSink& sink) const {
   HEDDLE_CHECK(block > 0);
   backend::ArenaScope scope(ctx.scratch);
-  float* x = hidden(ctx, batch, tokens, sequences, logit_rows);
-  const int64_t rows = std::ssize(logit_rows);
+  float* x = hidden(ctx, step);
+  const int64_t rows = std::ssize(step.rows());
   if (rows == 0) return;
   float* logits = ctx.scratch.allocate<float>(std::min(rows, block) * spec_.vocab_size);
   for (int64_t first = 0; first < rows; first += block) {

@@ -16,10 +16,9 @@
 #include "model/files/checkpoint.h"
 #include "model/spec.h"
 #include "ops/matmul/matmul.h"
-#include "state/batch.h"
-#include "state/sequence_state.h"
 #include "state/snapshot_file.h"
 #include "state/state_part.h"
+#include "state/step.h"
 #include "sublayer/sublayer.h"
 
 namespace heddle::model {
@@ -78,18 +77,14 @@ class Model {
   // What a snapshot of this model is saved with, and compared with when it is loaded.
   state::SnapshotIdentity snapshot_identity() const;
 
-  // One step: `tokens` [T] (0 <= id < vocab_size), one sequence per segment of the batch, each with
-  // begin_step called. logits [logit_rows, vocab_size] of those rows.
-  void forward(backend::Context& ctx, const state::BatchView& batch,
-               std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
-               std::span<const int32_t> logit_rows, float* logits) const;
+  // One step (token ids below vocab_size). logits [step.rows(), vocab_size].
+  void forward(backend::Context& ctx, const state::StepBatch& step, float* logits) const;
 
   // The same with the logits handed out `block` rows at a time, for long prompts of which every
-  // row is wanted. sink(first, count, logits): rows first .. first + count of logit_rows.
+  // row is wanted. sink(first, count, logits): rows first .. first + count of step.rows().
   using LogitSink = std::function<void(int64_t first, int64_t count, const float* logits)>;
-  void forward(backend::Context& ctx, const state::BatchView& batch,
-               std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
-               std::span<const int32_t> logit_rows, int64_t block, const LogitSink& sink) const;
+  void forward(backend::Context& ctx, const state::StepBatch& step, int64_t block,
+               const LogitSink& sink) const;
 
  private:
   struct Layer {
@@ -99,10 +94,9 @@ class Model {
     ops::PackedMatrix down;                                                           // [D, ffn]
   };
   Model() = default;
-  // Hidden rows of logit_rows after the last layer: [rows, D] in scratch memory.
-  float* hidden(backend::Context& ctx, const state::BatchView& batch,
-                std::span<const int32_t> tokens, std::span<state::SequenceState* const> sequences,
-                std::span<const int32_t> rows) const;
+  // Hidden rows of step.rows() after the last layer: [rows, D] in scratch memory.
+  float* hidden(backend::Context& ctx, const state::StepBatch& step) const;
+  void fold(backend::Context& ctx, state::SequenceState& sequence) const;
   void embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const;
   void feed_forward(backend::Context& ctx, int64_t layer, int64_t tokens, float* x) const;
   void head(backend::Context& ctx, float* x, int64_t rows, float* logits) const;

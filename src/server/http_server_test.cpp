@@ -33,9 +33,8 @@ class ClockExecutor : public engine::Executor {
   const state::StateLayout& layout() const override { return layout_; }
   int64_t vocab_size() const override { return kVocabulary; }
   int64_t context_length() const override { return 1 << 20; }
-  void forward(const state::BatchView&, std::span<const int32_t>,
-               std::span<state::SequenceState* const>, std::span<const int32_t> rows,
-               float* logits) override {
+  void forward(const state::StepBatch& step, float* logits) override {
+    const std::span<const int32_t> rows = step.rows();
     ++steps;
     std::this_thread::sleep_for(delay.load());
     std::fill(logits, logits + static_cast<int64_t>(rows.size()) * kVocabulary, 0.0f);

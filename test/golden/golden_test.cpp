@@ -8,7 +8,7 @@
 
 #include "model/files/safetensors.h"
 #include "model/model.h"
-#include "model/run.h"
+#include "model/score.h"
 
 namespace heddle {
 namespace {
@@ -58,7 +58,7 @@ class Golden : public testing::TestWithParam<std::tuple<const char*, backend::Ke
   std::vector<float> logits(const std::vector<int32_t>& ids) {
     std::vector<float> all(ids.size() * static_cast<size_t>(model_->spec().vocab_size),
                            std::nanf(""));
-    model::RunOptions options;
+    model::ScoreOptions options;
     options.kernels = std::get<1>(GetParam());
     const int64_t vocab = model_->spec().vocab_size;
     const Status done = model::run_logits(

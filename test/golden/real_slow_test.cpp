@@ -12,7 +12,7 @@
 
 #include "base/mmap_file.h"
 #include "model/model.h"
-#include "model/run.h"
+#include "model/score.h"
 
 namespace heddle {
 namespace {

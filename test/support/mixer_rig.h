@@ -91,7 +91,7 @@ class MixerRig {
   // Begins a step of every part and runs the mixer; commits nothing. Returns the output rows of
   // each part.
   std::vector<Rows> forward(const std::vector<StepPart>& parts) {
-    const StepLayout step(parts, layout.parts(), [this](int32_t token, int64_t position) {
+    const StepLayout step(parts, layout, [this](int32_t token, int64_t position) {
       return input(token, position);
     });
     OutputRows y(step.batch().tokens, width);

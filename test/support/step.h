@@ -7,10 +7,11 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "base/rng.h"
-#include "state/sequence_state.h"
+#include "state/step.h"
 
 namespace heddle::test {
 
@@ -31,48 +32,36 @@ inline Rng row_rng(int32_t token, int64_t position) {
 
 class StepLayout {
  public:
-  // Begins a step of every part. `input(token, position)` gives an input row; state_parts: how many
-  // parts the state of a sequence has.
+  // Begins a step of every part. `input(token, position)` gives an input row; the layout has one
+  // layer.
   template <typename Input>
-  StepLayout(const std::vector<StepPart>& parts, int64_t state_parts, const Input& input)
-      : state_parts_(state_parts) {
+  StepLayout(const std::vector<StepPart>& parts, const state::StateLayout& layout,
+             const Input& input)
+      : step_(layout) {
     for (const StepPart& part : parts) {
-      state::Segment segment;
-      segment.row = static_cast<int64_t>(positions_.size());
-      segment.start = part.sequence->position();
-      segment.length = static_cast<int64_t>(part.tokens.size());
-      segment.drafts = part.drafts;
-      segment.parents = part.parents;
-      part.sequence->begin_step(segment.committed(), segment.drafts, segment.parents);
-      std::vector<int64_t> own;
-      for (int64_t i = 0; i < segment.length; ++i) {
-        const int64_t parent = segment.parent(i);
-        own.push_back(parent < 0 ? segment.start : own[static_cast<size_t>(parent)] + 1);
-        positions_.push_back(static_cast<int32_t>(own.back()));
-        const auto row = input(part.tokens[static_cast<size_t>(i)], own.back());
-        x_.insert(x_.end(), row.begin(), row.end());
-      }
-      segments_.push_back(segment);
-      for (int64_t p = 0; p < state_parts; ++p) views_.push_back(part.sequence->part_view(p));
+      const std::span<const int32_t> tokens = part.tokens;
+      const size_t committed = tokens.size() - static_cast<size_t>(part.drafts);
+      step_.add(*part.sequence, tokens.first(committed), {},
+                {tokens.subspan(committed), part.parents});
     }
-    batch_.tokens = static_cast<int64_t>(positions_.size());
-    batch_.segments = segments_;
-    batch_.positions = positions_;
+    batch_ = step_.batch();
+    for (int64_t t = 0; t < batch_.tokens; ++t) {
+      const auto i = static_cast<size_t>(t);
+      const auto row = input(step_.tokens()[i], batch_.positions[i]);
+      x_.insert(x_.end(), row.begin(), row.end());
+    }
   }
-  StepLayout(const StepLayout&) = delete;  // batch_ points into the others
+  StepLayout(const StepLayout&) = delete;  // batch_ points into step_
   StepLayout& operator=(const StepLayout&) = delete;
 
   const state::BatchView& batch() const { return batch_; }
-  state::StateView state() const { return {views_, state_parts_}; }
+  state::StateView state() const { return step_.state(0); }
   const float* x() const { return x_.data(); }  // [tokens, width of an input row]
 
  private:
-  int64_t state_parts_;
-  std::vector<state::Segment> segments_;
-  std::vector<int32_t> positions_;
-  std::vector<float> x_;
-  std::vector<state::PartView> views_;
+  state::StepBatch step_;
   state::BatchView batch_;
+  std::vector<float> x_;
 };
 
 // Output rows between guards, all NaN until they are written.

@@ -95,7 +95,7 @@ class DeltaRig {
   // Runs a step and commits nothing. Output rows of all parts in order.
   Rows forward(const std::vector<StepPart>& parts) {
     const test::StepLayout step(
-        parts, 2, [this](int32_t token, int64_t position) { return input(token, position); });
+        parts, layout, [this](int32_t token, int64_t position) { return input(token, position); });
     test::OutputRows y(step.batch().tokens, s.value_width());
     const state::StateView state = step.state();
     MixArgs args = weight_args();

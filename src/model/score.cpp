@@ -1,4 +1,4 @@
-#include "model/run.h"
+#include "model/score.h"
 
 #include <algorithm>
 #include <cmath>
@@ -17,16 +17,20 @@ constexpr int64_t kLongestOther = 4096;  // the sequences beside begin anew afte
 // What one sequence takes part in a step with.
 struct Part {
   state::SequenceState* sequence = nullptr;
-  std::vector<int32_t> tokens;   // committed, then drafts
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> drafts;
   std::vector<int32_t> parents;  // of drafts; empty: a chain
-  int64_t drafts = 0;
 };
 
 // Everything that an engine would own: pages, sequences, scratch memory.
 class Session {
  public:
-  Session(const Model& model, ThreadPool& pool, const RunOptions& options, Rng& rng)
-      : model_(model), context_{pool, scratch_, options.kernels}, rng_(rng), chunk_(options.chunk) {
+  Session(const Model& model, ThreadPool& pool, const ScoreOptions& options, Rng& rng)
+      : model_(model),
+        context_{pool, scratch_, options.kernels},
+        rng_(rng),
+        chunk_(options.chunk),
+        batch_(model.layout()) {
     main_ = std::make_unique<state::SequenceState>(model.layout(), blocks_);
     others_.resize(static_cast<size_t>(options.batch_with));
   }
@@ -40,12 +44,11 @@ class Session {
     Part own;
     own.sequence = main_.get();
     own.tokens.assign(tokens.begin(), tokens.end());
-    own.tokens.insert(own.tokens.end(), drafts.begin(), drafts.end());
+    own.drafts.assign(drafts.begin(), drafts.end());
     own.parents = std::move(parents);
-    own.drafts = std::ssize(drafts);
     const int64_t place = rng_.below(std::ssize(parts) + 1);
     parts.insert(parts.begin() + place, std::move(own));
-    run(parts, place, std::ssize(tokens), sink);
+    run(parts, place, sink);
   }
 
   state::SequenceState& sequence() { return *main_; }
@@ -63,45 +66,26 @@ class Session {
     part.sequence = sequence.get();
     const int64_t committed =
         rng_.below(3) == 0 ? 1 : 1 + rng_.below(std::min<int64_t>(chunk_, 96));
-    if (rng_.below(3) == 0) part.drafts = rng_.below(kDrafts);
-    for (int64_t i = 0; i < committed + part.drafts; ++i)
-      part.tokens.push_back(static_cast<int32_t>(rng_.below(model_.spec().vocab_size)));
+    const int64_t drafts = rng_.below(3) == 0 ? rng_.below(kDrafts) : 0;
+    for (int64_t i = 0; i < committed; ++i) part.tokens.push_back(random_token());
+    for (int64_t i = 0; i < drafts; ++i) part.drafts.push_back(random_token());
     return part;
   }
 
-  void run(std::vector<Part>& parts, int64_t place, int64_t wanted, const Model::LogitSink& sink) {
-    std::vector<state::Segment> segments;
-    std::vector<state::SequenceState*> sequences;
-    std::vector<int32_t> tokens, positions, rows;
+  int32_t random_token() { return static_cast<int32_t>(rng_.below(model_.spec().vocab_size)); }
+
+  // sink: logits of the committed rows of parts[place].
+  void run(const std::vector<Part>& parts, int64_t place, const Model::LogitSink& sink) {
+    batch_.clear();
     for (const Part& part : parts) {
-      state::Segment segment;
-      segment.row = std::ssize(tokens);
-      segment.start = part.sequence->position();
-      segment.length = std::ssize(part.tokens);
-      segment.drafts = part.drafts;
-      segment.parents = part.parents;
-      std::vector<int32_t> at;
-      for (int64_t i = 0; i < segment.length; ++i) {
-        const int64_t parent = segment.parent(i);
-        at.push_back(parent < 0 ? static_cast<int32_t>(segment.start)
-                                : at[static_cast<size_t>(parent)] + 1);
-      }
-      positions.insert(positions.end(), at.begin(), at.end());
-      tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
-      segments.push_back(segment);
-      sequences.push_back(part.sequence);
-      part.sequence->begin_step(segment.committed(), part.drafts, segment.parents);
+      const bool wanted = &part == &parts[static_cast<size_t>(place)];
+      batch_.add(*part.sequence, part.tokens, {0, wanted ? std::ssize(part.tokens) : 0},
+                 {part.drafts, part.parents});
     }
-    const int64_t first = segments[static_cast<size_t>(place)].row;
-    for (int64_t i = 0; i < wanted; ++i) rows.push_back(static_cast<int32_t>(first + i));
-    state::BatchView batch;
-    batch.tokens = std::ssize(tokens);
-    batch.segments = segments;
-    batch.positions = positions;
     const int64_t row_bytes = model_.spec().vocab_size * static_cast<int64_t>(sizeof(float));
     const int64_t block = std::max<int64_t>(1, kLogitBytes / row_bytes);
-    model_.forward(context_, batch, tokens, sequences, rows, block, sink);
-    for (state::SequenceState* sequence : sequences) sequence->commit();
+    model_.forward(context_, batch_, block, sink);
+    for (int64_t i = 0; i < batch_.segments(); ++i) batch_.commit(i);
   }
 
   const Model& model_;
@@ -110,13 +94,14 @@ class Session {
   backend::Context context_;
   Rng& rng_;
   int64_t chunk_;
+  state::StepBatch batch_;
   std::unique_ptr<state::SequenceState> main_;
   std::vector<std::unique_ptr<state::SequenceState>> others_;
 };
 
 // Saves the session's sequence, and makes a new session that knows only the file.
 Result<std::unique_ptr<Session>> restart(const Model& model, ThreadPool& pool,
-                                         const RunOptions& options, Rng& rng,
+                                         const ScoreOptions& options, Rng& rng,
                                          std::unique_ptr<Session> session,
                                          std::span<const int32_t> done) {
   const state::SnapshotIdentity identity = model.snapshot_identity();
@@ -136,7 +121,7 @@ Result<std::unique_ptr<Session>> restart(const Model& model, ThreadPool& pool,
 }  // namespace
 
 Status run_logits(const Model& model, ThreadPool& pool, std::span<const int32_t> ids,
-                  const RunOptions& options, const Model::LogitSink& sink) {
+                  const ScoreOptions& options, const Model::LogitSink& sink) {
   const int64_t total = std::ssize(ids);
   if (total == 0) return fail("no tokens");
   for (const int32_t id : ids) {
@@ -184,7 +169,7 @@ Status run_logits(const Model& model, ThreadPool& pool, std::span<const int32_t>
 }
 
 Result<std::vector<double>> token_nll(const Model& model, ThreadPool& pool,
-                                      std::span<const int32_t> ids, const RunOptions& options) {
+                                      std::span<const int32_t> ids, const ScoreOptions& options) {
   if (ids.size() < 2) return fail("{} tokens; at least 2 are needed", ids.size());
   std::vector<double> nll(ids.size() - 1);
   const int64_t vocab = model.spec().vocab_size;

@@ -13,7 +13,7 @@
 
 namespace heddle::model {
 
-struct RunOptions {
+struct ScoreOptions {
   int64_t chunk = 512;     // tokens of a step
   int64_t batch_with = 0;  // other sequences of random tokens in the same steps
   // At this position: save a snapshot to `snapshot_file`, forget everything, load it, go on. -1:
@@ -28,10 +28,10 @@ struct RunOptions {
 
 // Calls sink(first, count, logits) for consecutive rows of the text. ids [T], all below vocab_size.
 Status run_logits(const Model& model, ThreadPool& pool, std::span<const int32_t> ids,
-                  const RunOptions& options, const Model::LogitSink& sink);
+                  const ScoreOptions& options, const Model::LogitSink& sink);
 
 // Negative log-likelihood in nats of ids[i + 1] after ids[0 .. i], [T - 1].
 Result<std::vector<double>> token_nll(const Model& model, ThreadPool& pool,
-                                      std::span<const int32_t> ids, const RunOptions& options);
+                                      std::span<const int32_t> ids, const ScoreOptions& options);
 
 }  // namespace heddle::model

@@ -1,5 +1,5 @@
 // The state contract over whole models: every way of feeding a text gives the same bits.
-#include "model/run.h"
+#include "model/score.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -31,7 +31,7 @@ class Contract : public testing::TestWithParam<const char*> {
   }
   void TearDown() override { std::filesystem::remove(snapshot_); }
 
-  std::vector<float> logits(RunOptions options, int threads = 2) {
+  std::vector<float> logits(ScoreOptions options, int threads = 2) {
     options.snapshot_file = snapshot_;
     ThreadPool pool(threads);
     const int64_t vocab = model_->spec().vocab_size;
@@ -71,7 +71,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Contract,
                          testing::Values("llama", "qwen3", "gemma3", "lfm2", "qwen3_5"),
                          [](const auto& test) { return std::string(test.param); });
 
-TEST(Run, TokensOutsideTheVocabularyAreRefused) {
+TEST(Score, TokensOutsideTheVocabularyAreRefused) {
   ThreadPool pool(1);
   const auto model = Model::load(std::string(HEDDLE_GOLDEN_DIR) + "/llama", {}, pool);
   ASSERT_TRUE(model);
