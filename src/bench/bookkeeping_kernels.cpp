@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "bench/kernel_suite.h"
 #include "state/prefix_cache.h"
+#include "state/step.h"
 
 namespace heddle::bench {
 namespace {
@@ -29,7 +30,7 @@ state::StateLayout attention_layers() {
 
 void bookkeeping_kernels(KernelSuite& suite) {
   const std::string shape = fmt::format("{} layers at {}", kLayers, kDepth);
-  if (!suite.wants("match and fork", shape, {}) && !suite.wants("begin steps", shape, {})) return;
+  if (!suite.wants("match and fork", shape, {}) && !suite.wants("build a step", shape, {})) return;
   const state::StateLayout layout = attention_layers();
   state::BlockPool pool;
   state::SequenceState first(layout, pool);
@@ -49,18 +50,16 @@ void bookkeeping_kernels(KernelSuite& suite) {
                  }});
   std::vector<state::SequenceState> sequences;
   for (int64_t i = 0; i < kSequences; ++i) sequences.emplace_back(layout, pool, first.snapshot());
-  std::vector<state::PartView> views;
-  suite.measure({.kernel = "begin steps",
+  state::StepBatch step(layout);
+  const int32_t token = 1;
+  suite.measure({.kernel = "build a step",
                  .shape = shape,
                  .tokens = kSequences,
                  .call = [&](backend::Context&, int64_t) {
-                   views.clear();
-                   for (state::SequenceState& sequence : sequences) {
-                     sequence.begin_step(1, 0);
-                     for (int64_t part = 0; part < layout.parts(); ++part)
-                       views.push_back(sequence.part_view(part));
-                   }
-                   for (state::SequenceState& sequence : sequences) sequence.commit();
+                   step.clear();
+                   for (state::SequenceState& sequence : sequences)
+                     step.add(sequence, {&token, 1}, {0, 1});
+                   for (int64_t i = 0; i < step.segments(); ++i) step.commit(i);
                  }});
 }
 

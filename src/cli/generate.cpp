@@ -34,11 +34,12 @@ int run(const GenerateFlags& flags) {
   request.engine.sampling = flags.sampling.params;
   request.engine.use_cache = false;
   request.stops = flags.stops;
-  auto generation = serving::Generation::start((*runtime)->handle(), std::move(request));
-  if (!generation) return report(generation.error());
+  const auto generations = serving::Generation::start((*runtime)->handle(), std::move(request));
+  if (!generations) return report(generations.error());
+  serving::Generation& generation = *generations->front();
   std::string answer;
   while (true) {
-    const auto delta = (*generation)->next(std::chrono::hours(1));
+    const auto delta = generation.next(std::chrono::hours(1));
     if (!delta) continue;
     answer += delta->text;
     if (!flags.json) {

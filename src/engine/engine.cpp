@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "base/out_of_memory.h"
+#include "base/rng.h"
 
 namespace heddle::engine {
 namespace {
@@ -38,6 +40,10 @@ std::string_view finish_reason_name(FinishReason reason) {
       return "error";
   }
   return "error";
+}
+
+uint64_t choice_seed(uint64_t seed, int64_t choice) {
+  return choice == 0 ? seed : random_u64(seed, static_cast<uint64_t>(choice));
 }
 
 Engine::Engine(Executor& executor, const EngineOptions& options)
@@ -105,27 +111,36 @@ Admission<RequestId> Engine::submit(Request request) {
         Kind::too_long, "prompt",
         fmt::format("the prompt has {} tokens, the context of the model is {}", prompt, context));
   request.max_tokens = std::min(request.max_tokens, context - prompt);
-  auto sequence = std::make_unique<Sequence>();
-  sequence->reserved_bytes = sequence_bytes(prompt + request.max_tokens);
-  if (sequence->reserved_bytes > options_.state_bytes)
+  if (request.choices < 1)
+    return refuse(Kind::invalid, "n",
+                  fmt::format("{} choices, 1 or more is expected", request.choices));
+  const int64_t bytes = sequence_bytes(prompt + request.max_tokens);
+  if (bytes > options_.state_bytes)
     return refuse(Kind::too_large, "max_tokens",
                   fmt::format("{} prompt and {} output tokens need {} MiB of state, {} MiB are "
                               "configured",
-                              prompt, request.max_tokens, sequence->reserved_bytes >> 20,
-                              options_.state_bytes >> 20));
+                              prompt, request.max_tokens, bytes >> 20, options_.state_bytes >> 20));
   if (static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) {
     ++totals_.requests_refused;
     return refuse(Kind::queue_full, "",
                   fmt::format("{} requests are waiting already, try again later", waiting_.size()));
   }
-  sequence->id = next_id_++;
-  sequence->tokens = request.prompt;
-  sequence->usage.prompt_tokens = prompt;
-  sequence->request = std::move(request);
-  sequence->submitted = Clock::now();
-  ++totals_.requests_submitted;
-  waiting_.push_back(std::move(sequence));
-  return waiting_.back()->id;
+  const RequestId first = next_id_;
+  const std::vector<int32_t> tokens = std::move(request.prompt);
+  for (int64_t choice = 0; choice < request.choices; ++choice) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = next_id_++;
+    sequence->first_choice = first;
+    sequence->request = request;
+    sequence->request.sampling.seed = choice_seed(request.sampling.seed, choice);
+    sequence->tokens = tokens;
+    sequence->usage.prompt_tokens = prompt;
+    sequence->reserved_bytes = bytes;
+    sequence->submitted = Clock::now();
+    ++totals_.requests_submitted;
+    waiting_.push_back(std::move(sequence));
+  }
+  return first;
 }
 
 void Engine::cancel(RequestId id) {
@@ -137,78 +152,170 @@ void Engine::cancel(RequestId id) {
 
 std::vector<Event> Engine::step() {
   std::vector<Event> events;
+  end_cancelled(events);
+  // Those whose reader has gone.
   for (auto& sequence : running_)
-    if (sequence->cancelled) finish(*sequence, FinishReason::cancelled, "", events);
-  remove_finished();
-  admit(events);
+    if (!sequence->state && sequence->reader == nullptr) place(*sequence);
+  admit();
   const std::vector<PlannedChunk> chunks = plan();
   if (!chunks.empty()) run(chunks, events);
   remove_finished();
   return events;
 }
 
-void Engine::admit(std::vector<Event>& events) {
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    Sequence& sequence = **it;
-    if (sequence.cancelled) {
-      finish(sequence, FinishReason::cancelled, "", events);
-      it = waiting_.erase(it);
-      continue;
-    }
+void Engine::end_cancelled(std::vector<Event>& events) {
+  for (auto& sequence : running_)
+    if (sequence->cancelled) finish(*sequence, FinishReason::cancelled, "", events);
+  remove_finished();
+  for (auto& sequence : waiting_)
+    if (sequence->cancelled) finish(*sequence, FinishReason::cancelled, "", events);
+  std::erase_if(waiting_, [](const auto& sequence) { return sequence->finished; });
+}
+
+void Engine::admit() {
+  while (!waiting_.empty()) {
+    const int64_t bytes = waiting_.front()->reserved_bytes;
     if (static_cast<int64_t>(running_.size()) >= options_.scheduler.max_sequences ||
-        reserved_bytes_ + sequence.reserved_bytes > options_.state_bytes)
+        reserved_bytes_ + bytes > options_.state_bytes)
       break;  // in order of arrival: nobody overtakes a large request for ever
-    start(sequence);
-    running_.push_back(std::move(*it));
-    it = waiting_.erase(it);
+    running_.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+    start(*running_.back());
   }
 }
 
 void Engine::start(Sequence& sequence) {
   reserved_bytes_ += sequence.reserved_bytes;
-  const Request& request = sequence.request;
-  const bool use_cache = options_.prefix_cache && request.use_cache && !request.score_prompt;
-  int64_t shared_prefix = 0;
-  if (use_cache) {
-    // The last prompt token always runs: its logits choose the first output token.
-    const auto match =
-        cache_->match(request.isolation_key, request.prompt, sequence.prompt_tokens() - 1);
-    cache_->touch(match, sequence.prompt_tokens());
-    shared_prefix = match.known;
-    totals_.cache_queried_tokens += sequence.prompt_tokens();
-    if (match.position > 0) {
-      sequence.state =
-          std::make_unique<state::SequenceState>(executor_.layout(), pool_, match.snapshot);
-      sequence.usage.cached_tokens = match.position;
-    }
-  }
-  if (!sequence.state)
-    sequence.state = std::make_unique<state::SequenceState>(executor_.layout(), pool_);
-  limit_cache();
-  sequence.cuts = cuts_of(sequence, shared_prefix);
-  if (request.sampling.penalises())
-    for (const int32_t token : request.prompt) sequence.seen.add_prompt(token);
+  if (sequence.request.sampling.penalises())
+    for (const int32_t token : sequence.tokens) sequence.seen.add_prompt(token);
   sequence.first_step = Clock::now();
   sequence.started = true;
   sequence.usage.queue_seconds = seconds_between(sequence.submitted, sequence.first_step);
-  totals_.prompt_tokens += sequence.usage.prompt_tokens;
-  totals_.cached_tokens += sequence.usage.cached_tokens;
   totals_.queue.observe(sequence.usage.queue_seconds);
-  totals_.prompt_length.observe(static_cast<double>(sequence.usage.prompt_tokens));
-  totals_.computed_prompt_length.observe(
-      static_cast<double>(sequence.usage.prompt_tokens - sequence.usage.cached_tokens));
+  totals_.prompt_length.observe(static_cast<double>(sequence.prompt_tokens()));
+  place(sequence);
 }
 
-// Where resume points are stored while the prompt is read: at the template's boundaries, where this
-// prompt leaves a cached one (the next to leave there resumes exactly), and before the last token
-// (the same prompt again). A model whose every part is per_token resumes anywhere and needs none of
-// them.
-std::vector<int64_t> Engine::cuts_of(const Sequence& sequence, int64_t shared_prefix) const {
+// Begins the sequence where the cache allows, or lets it wait for one before it in running_ that
+// reads more of its prompt.
+void Engine::place(Sequence& sequence) {
+  const Request& request = sequence.request;
+  const bool cached = options_.prefix_cache && request.use_cache && !request.score_prompt;
+  // The last prompt token always runs: its logits choose the first output token.
+  const auto find = [&] {
+    return cache_->match(request.isolation_key, sequence.prompt(), sequence.prompt_tokens() - 1);
+  };
+  state::PrefixCache::Match match;
+  if (cached) match = find();
+  std::vector<InFlight> before;
+  int64_t known = match.known;
+  for (const auto& running : running_) {
+    if (running.get() == &sequence) break;
+    before.push_back(seen_from(sequence, *running));
+    if (before.back().common >= kWorthJoining) known = std::max(known, before.back().common);
+  }
+  const Join join =
+      plan_join(before, sequence.prompt_tokens(), match.position, cached && positions_are_free_);
+  if (join.sequence >= 0) {
+    Sequence& reader = *running_[static_cast<size_t>(join.sequence)];
+    if (join.position >= reader.position()) {
+      sequence.reader = &reader;
+      sequence.join_at = join.position;
+      if (!reader.state) return;  // it will cut there when it begins
+      if (join.position == reader.position()) {
+        fork_followers(reader);
+      } else {
+        const auto at = std::lower_bound(reader.cuts.begin(), reader.cuts.end(), join.position);
+        if (join.position < static_cast<int64_t>(reader.tokens.size()) &&
+            (at == reader.cuts.end() || *at != join.position))
+          reader.cuts.insert(at, join.position);
+      }
+      return;
+    }
+    store(reader);  // any position in what it has read can be resumed
+    match = find();
+  }
+  if (cached) cache_->touch(match, sequence.prompt_tokens());
+  begin(sequence, match.snapshot, known);
+  fork_followers(sequence);
+}
+
+// `known`: how far the prompt is in the cache or with another sequence, at any position.
+void Engine::begin(Sequence& sequence, const state::Snapshot& snapshot, int64_t known) {
+  sequence.reader = nullptr;
+  sequence.state = snapshot.position > 0
+                       ? std::make_unique<state::SequenceState>(executor_.layout(), pool_, snapshot)
+                       : std::make_unique<state::SequenceState>(executor_.layout(), pool_);
+  limit_cache();
+  sequence.cuts = cuts_of(sequence, known);
+  sequence.usage.cached_tokens = snapshot.position;
+  totals_.prompt_tokens += sequence.prompt_tokens();
+  totals_.cached_tokens += snapshot.position;
+  if (options_.prefix_cache && sequence.request.use_cache && !sequence.request.score_prompt)
+    totals_.cache_queried_tokens += sequence.prompt_tokens();
+  totals_.computed_prompt_length.observe(
+      static_cast<double>(sequence.prompt_tokens() - snapshot.position));
+}
+
+// Choices of one request share anyway; others as they share the cache. Who scores a prompt reads it
+// all, and slowly.
+bool Engine::may_share(const Sequence& a, const Sequence& b) const {
+  if (a.request.score_prompt || b.request.score_prompt) return false;
+  if (a.first_choice == b.first_choice) return true;
+  return options_.prefix_cache && a.request.use_cache && b.request.use_cache &&
+         a.request.isolation_key == b.request.isolation_key;
+}
+
+InFlight Engine::seen_from(const Sequence& sequence, const Sequence& running) const {
+  InFlight view;
+  if (running.finished || !may_share(sequence, running)) return view;
+  const auto prompt = sequence.prompt();
+  const auto parting =
+      std::mismatch(prompt.begin(), prompt.end(), running.tokens.begin(), running.tokens.end());
+  view.common = parting.first - prompt.begin();
+  view.position = running.position();
+  view.same = view.common == running.prompt_tokens() && view.common == sequence.prompt_tokens() &&
+              view.position < view.common;
+  return view;
+}
+
+std::vector<Engine::Sequence*> Engine::followers(const Sequence& reader) const {
+  std::vector<Sequence*> result;
+  for (const auto& sequence : running_)
+    if (sequence->reader == &reader) result.push_back(sequence.get());
+  return result;
+}
+
+// Those that wait for the reader's position begin there; returns them. Who waits for one that it
+// has skipped looks for another place at the next step.
+std::vector<Engine::Sequence*> Engine::fork_followers(Sequence& reader) {
+  std::vector<Sequence*> begun;
+  const int64_t position = reader.state->position();
+  for (Sequence* follower : followers(reader)) {
+    if (follower->join_at > position) continue;
+    if (follower->join_at < position) {
+      follower->reader = nullptr;
+      continue;
+    }
+    begin(*follower, reader.state->snapshot(), position);
+    begun.push_back(follower);
+    for (Sequence* next : fork_followers(*follower)) begun.push_back(next);
+  }
+  return begun;
+}
+
+// Where chunks end while the prompt is read, and resume points are stored: at the template's
+// boundaries, where this prompt leaves a known one (the next to leave there resumes exactly), and
+// before the last token (the same prompt again). A model whose every part is per_token resumes
+// anywhere and needs none of them. And where others wait for its state.
+std::vector<int64_t> Engine::cuts_of(const Sequence& sequence, int64_t known) const {
   std::vector<int64_t> cuts;
-  if (!options_.prefix_cache || !sequence.request.use_cache || positions_are_free_) return cuts;
-  cuts = sequence.request.checkpoints;
-  cuts.push_back(shared_prefix);
-  cuts.push_back(sequence.prompt_tokens() - 1);
+  if (options_.prefix_cache && sequence.request.use_cache && !positions_are_free_) {
+    cuts = sequence.request.checkpoints;
+    cuts.push_back(known);
+    cuts.push_back(sequence.prompt_tokens() - 1);
+  }
+  for (const Sequence* follower : followers(sequence)) cuts.push_back(follower->join_at);
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
   std::erase_if(cuts, [&](int64_t cut) {
@@ -223,50 +330,81 @@ std::vector<PlannedChunk> Engine::plan() const {
     SequenceProgress item;
     item.pending = sequence->pending();
     item.decoding = sequence->decoding();
-    if (!sequence->cuts.empty())
-      item.next_cut = sequence->cuts.front() - sequence->state->position();
+    if (!sequence->cuts.empty()) item.next_cut = sequence->cuts.front() - sequence->position();
     if (sequence->request.score_prompt) item.row_limit = kScoreRows;
     progress.push_back(item);
   }
   return plan_step(progress, options_.scheduler);
 }
 
-// Rows of this chunk whose logits are needed: all when scoring, else the last one if it ends what
-// is known.
-int64_t Engine::logit_rows(const Sequence& sequence, int64_t rows) const {
-  if (sequence.request.score_prompt && !sequence.decoding()) return rows;
-  return rows == sequence.pending() ? 1 : 0;
-}
-
 void Engine::run(std::span<const PlannedChunk> chunks, std::vector<Event>& events) {
   batch_.clear();
-  for (const PlannedChunk& chunk : chunks) {
-    Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
-    const auto tokens = std::span<const int32_t>(sequence.tokens)
-                            .subspan(static_cast<size_t>(sequence.state->position()),
-                                     static_cast<size_t>(chunk.tokens));
-    const int64_t wanted = logit_rows(sequence, chunk.tokens);
-    batch_.add(*sequence.state, tokens, {chunk.tokens - wanted, wanted});
+  requests_.clear();
+  std::vector<int64_t> first_request;
+  const auto outputs = within_memory("a step", [&] {
+    for (const PlannedChunk& chunk : chunks) {
+      first_request.push_back(std::ssize(requests_));
+      add_chunk(*running_[static_cast<size_t>(chunk.sequence)], chunk.tokens);
+    }
+    first_request.push_back(std::ssize(requests_));
+    return executor_.step(batch_, requests_);
+  });
+  if (!outputs) {
+    for (const PlannedChunk& chunk : chunks)
+      fail(*running_[static_cast<size_t>(chunk.sequence)], outputs.error().message, events);
+    return;
   }
-  const int64_t vocab = executor_.vocab_size();
-  logits_.resize(batch_.rows().size() * static_cast<size_t>(vocab));
-  executor_.forward(batch_, logits_.data());
   const int64_t rows = std::ssize(batch_.tokens());
   ++totals_.steps;
   totals_.step_rows += rows;
   totals_.rows_per_step.observe(static_cast<double>(rows));
-  float* next = logits_.data();
   for (size_t i = 0; i < chunks.size(); ++i) {
-    const PlannedChunk& chunk = chunks[i];
-    Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
-    const int64_t wanted = logit_rows(sequence, chunk.tokens);
-    batch_.commit(static_cast<int64_t>(i));
-    after_chunk(sequence, chunk.tokens, {next, static_cast<size_t>(wanted * vocab)}, events);
-    next += wanted * vocab;
+    const auto first = static_cast<size_t>(first_request[i]);
+    const auto count = static_cast<size_t>(first_request[i + 1]) - first;
+    after_chunk(*running_[static_cast<size_t>(chunks[i].sequence)], chunks[i].tokens,
+                outputs->subspan(first, count), events);
   }
 }
 
-void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<float> logits,
+// Wants the score of every token of the prompt, if that is asked for, and behind the last token
+// that is known the next of the answer: for the sequence, and for those that begin there.
+void Engine::add_chunk(Sequence& sequence, int64_t rows) {
+  const int64_t start = sequence.state->position();
+  const int64_t first_row = std::ssize(batch_.rows());
+  int64_t wanted = 0;
+  if (sequence.scores_prompt())
+    for (int64_t next = start + 1; next <= start + rows && next < sequence.prompt_tokens(); ++next)
+      add_request(sequence, first_row + wanted++, next);
+  if (rows == sequence.pending()) {
+    std::vector<Sequence*> choosing = {&sequence};
+    if (sequence.ends_prompt(rows))
+      for (Sequence* follower : followers(sequence))
+        if (follower->join_at == sequence.prompt_tokens()) choosing.push_back(follower);
+    std::erase_if(choosing, [](const Sequence* s) { return s->request.max_tokens == 0; });
+    for (const Sequence* s : choosing) add_request(*s, first_row + wanted, std::ssize(s->tokens));
+    wanted += choosing.empty() ? 0 : 1;
+  }
+  const auto tokens = std::span<const int32_t>(sequence.tokens)
+                          .subspan(static_cast<size_t>(start), static_cast<size_t>(rows));
+  const int64_t first = sequence.scores_prompt() ? 0 : rows - wanted;
+  batch_.add(*sequence.state, tokens, {first, wanted});
+}
+
+// The token at position `next`, behind a row: a score of a known one, else a choice.
+void Engine::add_request(const Sequence& sequence, int64_t row, int64_t next) {
+  RowRequest request;
+  request.row = row;
+  request.sampling = &sequence.request.sampling;
+  request.seen = &sequence.seen;
+  if (next < std::ssize(sequence.tokens)) {
+    request.given = sequence.tokens[static_cast<size_t>(next)];
+  } else {
+    request.logits = sequence.request.keep_logits;
+  }
+  requests_.push_back(request);
+}
+
+void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<RowOutput> outputs,
                          std::vector<Event>& events) {
   const int64_t position = sequence.state->position();
   if (!sequence.decoding()) totals_.computed_prompt_tokens += rows;
@@ -274,59 +412,49 @@ void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<float> logi
     store(sequence);
     sequence.cuts.erase(sequence.cuts.begin());
   }
-  const auto vocab = static_cast<size_t>(executor_.vocab_size());
-  if (sequence.request.score_prompt && !sequence.decoding()) {
-    if (const Status status = score_rows(sequence, position - rows, rows, logits, events);
-        !status) {
-      finish(sequence, FinishReason::error, status.error().message, events);
-      return;
+  if (sequence.scores_prompt()) {
+    for (int64_t next = position - rows + 1; next <= position; ++next) {
+      if (next == sequence.prompt_tokens()) break;
+      if (!outputs.front().sample)
+        return finish(sequence, FinishReason::error, outputs.front().sample.error().message,
+                      events);
+      take_score(sequence, next, outputs.front(), events);
+      outputs = outputs.subspan(1);
     }
   }
-  if (sequence.pending() > 0) return;
-  if (sequence.usage.output_tokens == sequence.request.max_tokens) {  // scoring only
-    finish(sequence, FinishReason::length, "", events);
+  std::vector<Sequence*> ready = fork_followers(sequence);
+  ready.insert(ready.begin(), &sequence);
+  for (Sequence* next : ready) {
+    if (next->pending() > 0) continue;
+    if (next->request.max_tokens == 0) {  // scoring only
+      finish(*next, FinishReason::length, "", events);
+      continue;
+    }
+    take_token(*next, outputs.front(), events);
+    outputs = outputs.subspan(1);
+  }
+}
+
+void Engine::take_score(Sequence& sequence, int64_t position, RowOutput& output,
+                        std::vector<Event>& events) {
+  Event event;
+  event.kind = Event::Kind::prompt_score;
+  event.request = sequence.id;
+  event.position = position;
+  event.sample = std::move(*output.sample);
+  events.push_back(std::move(event));
+}
+
+void Engine::take_token(Sequence& sequence, RowOutput& output, std::vector<Event>& events) {
+  if (!output.sample) {
+    finish(sequence, FinishReason::error, output.sample.error().message, events);
     return;
   }
-  choose_token(sequence, logits.last(vocab), events);
-}
-
-Result<Sample> Engine::sample(const Sequence& sequence, std::span<float> logits, int32_t given) {
-  ops::SampleRow row;
-  row.logits = logits.data();
-  row.params = &sequence.request.sampling;
-  row.seen = sequence.seen.seen();
-  row.position = static_cast<int64_t>(sequence.tokens.size());
-  row.given = given;
-  backend::Context context{sampling_threads_, scratch_};
-  return std::move(ops::sample(context, {&row, 1}, executor_.vocab_size())[0]);
-}
-
-Status Engine::score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
-                          std::vector<Event>& events) {
-  const auto vocab = static_cast<size_t>(executor_.vocab_size());
-  for (int64_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
-    Event event;
-    event.kind = Event::Kind::prompt_score;
-    event.request = sequence.id;
-    event.position = first + i + 1;
-    HEDDLE_TRY(event.sample, sample(sequence, logits.subspan(static_cast<size_t>(i) * vocab, vocab),
-                                    sequence.tokens[static_cast<size_t>(first + i + 1)]));
-    events.push_back(std::move(event));
-  }
-  return {};
-}
-
-void Engine::choose_token(Sequence& sequence, std::span<float> logits, std::vector<Event>& events) {
   Event event;
   event.request = sequence.id;
   event.position = static_cast<int64_t>(sequence.tokens.size());
-  if (sequence.request.keep_logits) event.logits.assign(logits.begin(), logits.end());
-  Result<Sample> chosen = sample(sequence, logits, -1);
-  if (!chosen) {
-    finish(sequence, FinishReason::error, std::move(chosen.error().message), events);
-    return;
-  }
-  event.sample = std::move(*chosen);
+  event.logits = std::move(output.logits);
+  event.sample = std::move(*output.sample);
   const int32_t token = event.sample.token;
   const auto now = Clock::now();
   if (sequence.usage.output_tokens == 0) {
@@ -375,10 +503,13 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
     totals_.decode.observe(sequence.usage.decode_seconds);
     totals_.output_length.observe(static_cast<double>(sequence.usage.output_tokens));
     // What an error left behind is nobody's to resume from.
-    if (reason != FinishReason::error && sequence.state->position() > 0) store(sequence);
+    if (reason != FinishReason::error && sequence.state && sequence.state->position() > 0)
+      store(sequence);
     reserved_bytes_ -= sequence.reserved_bytes;
     sequence.state.reset();
   }
+  sequence.finished = true;
+  for (Sequence* follower : followers(sequence)) follower->reader = nullptr;
   ++totals_.requests_finished[static_cast<size_t>(reason)];
   Event event;
   event.kind = Event::Kind::finished;
@@ -389,8 +520,15 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
   events.push_back(std::move(event));
 }
 
+// What the step has left of the sequence's state is no state of anything.
+void Engine::fail(Sequence& sequence, std::string error, std::vector<Event>& events) {
+  sequence.state.reset();
+  finish(sequence, FinishReason::error, std::move(error), events);
+  events.back().temporary = true;
+}
+
 void Engine::remove_finished() {
-  std::erase_if(running_, [](const auto& sequence) { return sequence->state == nullptr; });
+  std::erase_if(running_, [](const auto& sequence) { return sequence->finished; });
 }
 
 Engine::SavedSequence Engine::longest_prefix(const std::string& isolation_key,

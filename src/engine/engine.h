@@ -2,9 +2,9 @@
 // The engine: requests in, events out. Owned by one thread (see service.h for the thread); no
 // locks.
 //
-// One step() admits what fits, plans a ragged batch, runs it, samples, and stores resume points. A
-// sequence resumes from the longest cached prefix; every result is bit-equal to a cold run (design,
-// section 1).
+// One step() admits what fits, plans a ragged batch, runs it, and stores resume points. A sequence
+// resumes from the longest cached prefix, or waits for what a running one reads of its prompt and
+// takes over a fork of its state; every result is bit-equal to a cold run (design, section 1).
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -46,7 +46,8 @@ class Engine {
   ~Engine();
 
   // Refuses what can never run (bad tokens or parameters, a prompt that does not fit the context or
-  // the memory) and what finds the queue full.
+  // the memory) and what finds the queue full. Every choice has an id; they follow the one
+  // returned.
   Admission<RequestId> submit(Request request);
   // Ends a request at the next step() with reason cancelled; unknown ids are ignored.
   void cancel(RequestId id);
@@ -77,8 +78,13 @@ class Engine {
   using Clock = std::chrono::steady_clock;
   struct Sequence {
     RequestId id = 0;
-    Request request;
+    RequestId first_choice = 0;  // the id of choice 0 of its request
+    Request request;             // its prompt is in `tokens`
+    // Null before it has begun: while another reads its prompt, `reader`, to position join_at. Such
+    // a reader is running, and before this one in running_.
     std::unique_ptr<state::SequenceState> state;
+    Sequence* reader = nullptr;
+    int64_t join_at = 0;
     std::vector<int32_t> tokens;  // prompt, then output
     std::vector<int64_t> cuts;    // positions at which a resume point is stored, ascending
     TokenCounts seen;             // with penalties only
@@ -86,30 +92,49 @@ class Engine {
     int64_t reserved_bytes = 0;
     bool cancelled = false;
     bool started = false;
+    bool finished = false;
     Clock::time_point submitted, first_step, first_token, last_token;
 
-    int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()); }
-    int64_t pending() const { return static_cast<int64_t>(tokens.size()) - state->position(); }
+    int64_t prompt_tokens() const { return usage.prompt_tokens; }
+    std::span<const int32_t> prompt() const {
+      return std::span(tokens).first(static_cast<size_t>(prompt_tokens()));
+    }
+    // Where its state is, or will be when it begins.
+    int64_t position() const { return state ? state->position() : join_at; }
+    int64_t pending() const {
+      return state ? static_cast<int64_t>(tokens.size()) - state->position() : 0;
+    }
+    // Whether the rows of a chunk end its prompt.
+    bool ends_prompt(int64_t rows) const { return !decoding() && rows == pending(); }
     bool decoding() const { return usage.output_tokens > 0; }
+    bool scores_prompt() const { return request.score_prompt && !decoding(); }
   };
 
-  void admit(std::vector<Event>& events);
+  void end_cancelled(std::vector<Event>& events);
+  void admit();
   void start(Sequence& sequence);
-  std::vector<int64_t> cuts_of(const Sequence& sequence, int64_t shared_prefix) const;
+  void place(Sequence& sequence);
+  void begin(Sequence& sequence, const state::Snapshot& snapshot, int64_t known);
+  bool may_share(const Sequence& a, const Sequence& b) const;
+  InFlight seen_from(const Sequence& sequence, const Sequence& running) const;
+  std::vector<Sequence*> followers(const Sequence& reader) const;
+  std::vector<Sequence*> fork_followers(Sequence& reader);
+  std::vector<int64_t> cuts_of(const Sequence& sequence, int64_t known) const;
   std::vector<PlannedChunk> plan() const;
   void run(std::span<const PlannedChunk> chunks, std::vector<Event>& events);
-  void after_chunk(Sequence& sequence, int64_t rows, std::span<float> logits,
+  void add_chunk(Sequence& sequence, int64_t rows);
+  void add_request(const Sequence& sequence, int64_t row, int64_t next);
+  void after_chunk(Sequence& sequence, int64_t rows, std::span<RowOutput> outputs,
                    std::vector<Event>& events);
-  void choose_token(Sequence& sequence, std::span<float> logits, std::vector<Event>& events);
-  Status score_rows(Sequence& sequence, int64_t first, int64_t rows, std::span<float> logits,
-                    std::vector<Event>& events);
-  Result<Sample> sample(const Sequence& sequence, std::span<float> logits, int32_t given);
+  void take_token(Sequence& sequence, RowOutput& output, std::vector<Event>& events);
+  void take_score(Sequence& sequence, int64_t position, RowOutput& output,
+                  std::vector<Event>& events);
   void store(Sequence& sequence);
   void limit_cache();
   void finish(Sequence& sequence, FinishReason reason, std::string error,
               std::vector<Event>& events);
+  void fail(Sequence& sequence, std::string error, std::vector<Event>& events);
   void remove_finished();
-  int64_t logit_rows(const Sequence& sequence, int64_t rows) const;
 
   Executor& executor_;
   EngineOptions options_;
@@ -122,9 +147,7 @@ class Engine {
   RequestId next_id_ = 1;
   EngineMetrics totals_;
   state::StepBatch batch_;
-  std::vector<float> logits_;
-  ThreadPool sampling_threads_{1};
-  backend::Arena scratch_;
+  std::vector<RowRequest> requests_;
 };
 
 }  // namespace heddle::engine

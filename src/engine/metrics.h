@@ -41,8 +41,8 @@ struct EngineMetrics {
   std::array<int64_t, kFinishReasons> requests_finished{};  // by FinishReason
   int64_t requests_refused = 0;                             // the queue was full
   int64_t prompt_tokens = 0;                                // of requests that have started
-  int64_t cached_tokens = 0;                                // of them, found in the prefix cache
-  int64_t computed_prompt_tokens = 0;                       // of them, read by the model so far
+  int64_t cached_tokens = 0;  // of them, found in the prefix cache or read by another request
+  int64_t computed_prompt_tokens = 0;  // of them, read by the model so far
   int64_t output_tokens = 0;
   int64_t cache_queried_tokens = 0;  // of the prompts that were looked up
   int64_t steps = 0;

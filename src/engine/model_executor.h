@@ -1,5 +1,7 @@
 #pragma once
 // The executor of a real model on this machine.
+#include <vector>
+
 #include "backend/context.h"
 #include "engine/executor.h"
 #include "model/model.h"
@@ -15,14 +17,17 @@ class ModelExecutor : public Executor {
   const state::StateLayout& layout() const override { return model_.layout(); }
   int64_t vocab_size() const override { return model_.spec().vocab_size; }
   int64_t context_length() const override { return model_.spec().context_length; }
-  void forward(const state::StepBatch& step, float* logits) override {
-    model_.forward(context_, step, logits);
-  }
+  Result<std::span<RowOutput>> step(state::StepBatch& step,
+                                    std::span<const RowRequest> requests) override;
 
  private:
+  void sample_rows(const state::StepBatch& step, std::span<const RowRequest> requests,
+                   float* logits);
+
   const model::Model& model_;
   backend::Arena scratch_;
   backend::Context context_;
+  std::vector<RowOutput> outputs_;
 };
 
 }  // namespace heddle::engine

@@ -14,6 +14,9 @@ using RequestId = uint64_t;
 
 struct Request {
   std::vector<int32_t> prompt;  // at least one token
+  // Answers to the prompt, which is read once. Choice 0 is what a request for one gives; each other
+  // draws with a seed made of the request's and its number (choice_seed).
+  int64_t choices = 1;
   int64_t max_tokens = 0;  // output tokens at most; 0 = score the prompt only (with score_prompt)
   std::vector<int32_t> stop_tokens;
   SamplingParams sampling;
@@ -28,6 +31,8 @@ struct Request {
   bool use_cache = true;
   bool keep_logits = false;  // TokenEvent::logits is filled: for equivalence checks
 };
+
+uint64_t choice_seed(uint64_t seed, int64_t choice);
 
 // Why a request was not taken. Whoever speaks a protocol chooses its answer by the kind.
 struct Refusal : Error {
@@ -63,7 +68,8 @@ struct Event {
   std::vector<float> logits;  // token, with keep_logits
   FinishReason reason = FinishReason::stop;  // finished
   std::string error;                         // finished with reason error
-  Usage usage;                               // finished
+  bool temporary = false;  // finished with reason error: the same request may succeed later
+  Usage usage;             // finished
 };
 
 }  // namespace heddle::engine

@@ -44,4 +44,18 @@ std::vector<PlannedChunk> plan_step(std::span<const SequenceProgress> running,
   return plan;
 }
 
+Join plan_join(std::span<const InFlight> running, int64_t prompt_tokens, int64_t cached,
+               bool trims) {
+  Join best;
+  for (size_t i = 0; i < running.size(); ++i) {
+    const InFlight& other = running[i];
+    const int64_t place = other.same ? prompt_tokens : std::min(other.common, prompt_tokens - 1);
+    if (place < other.position && !trims) continue;
+    const int64_t least = other.same ? 1 : kWorthJoining;
+    if (place < cached + least || place <= best.position) continue;
+    best = {static_cast<int64_t>(i), place};
+  }
+  return best;
+}
+
 }  // namespace heddle::engine

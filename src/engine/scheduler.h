@@ -33,4 +33,27 @@ struct PlannedChunk {
 std::vector<PlannedChunk> plan_step(std::span<const SequenceProgress> running,
                                     const SchedulerOptions& options);
 
+// A running sequence as a prompt that is about to be read sees it.
+struct InFlight {
+  int64_t common = 0;    // tokens that both begin with; 0: the two may not share
+  int64_t position = 0;  // of its tokens read so far
+  bool same = false;     // the prompts are the same, and the last token of its own is still to run
+};
+
+struct Join {
+  int64_t sequence = -1;  // index into the list; -1: there is nothing to gain
+  int64_t position = 0;   // where its state becomes the other's too
+};
+
+// Fewer tokens are not worth a chunk that ends where they end.
+constexpr int64_t kWorthJoining = 64;
+
+// Whose state a prompt of `prompt_tokens` takes over, and where: where the two part, so that they
+// read together what they have in common; before the last token, which each has to run itself, or
+// behind it if the whole prompts are the same. Only if that is further than the `cached` tokens
+// that can be resumed already; the furthest place, and there the earliest sequence. `trims`: the
+// state of a sequence that has passed the place serves too.
+Join plan_join(std::span<const InFlight> running, int64_t prompt_tokens, int64_t cached,
+               bool trims);
+
 }  // namespace heddle::engine

@@ -76,5 +76,34 @@ RC_GTEST_PROP(Scheduler, NeverIdlesNeverExceedsAndNeverInvents, ()) {
   RC_ASSERT(rows <= std::max(options.step_tokens, decoders + 1));
 }
 
+TEST(Join, AtTheEndOfWhatIsCommonIfThatIsFurtherThanTheCache) {
+  const std::vector<InFlight> running = {{.common = 90, .position = 10},
+                                         {.common = 300, .position = 200},
+                                         {.common = 300, .position = 0}};
+  const Join join = plan_join(running, 500, 100, false);
+  EXPECT_EQ(join.sequence, 1);
+  EXPECT_EQ(join.position, 300);
+  // Not worth a cut.
+  EXPECT_EQ(plan_join(running, 500, 300 - kWorthJoining + 1, false).sequence, -1);
+  EXPECT_EQ(plan_join(running, 500, 300 - kWorthJoining, false).sequence, 1);
+  EXPECT_EQ(plan_join({}, 500, 0, true).sequence, -1);
+}
+
+TEST(Join, TheLastTokenRunsForEachUnlessTheWholePromptsAreTheSame) {
+  InFlight other{.common = 200, .position = 0};
+  EXPECT_EQ(plan_join(std::vector{other}, 200, 0, false).position, 199);
+  other.same = true;
+  EXPECT_EQ(plan_join(std::vector{other}, 200, 0, false).position, 200);
+  EXPECT_EQ(plan_join(std::vector{other}, 200, 199, false).position, 200);
+}
+
+TEST(Join, AStateThatHasPassedThePlaceServesOnlyIfItCanBeTrimmed) {
+  const std::vector<InFlight> running = {{.common = 300, .position = 301}};
+  EXPECT_EQ(plan_join(running, 500, 0, false).sequence, -1);
+  EXPECT_EQ(plan_join(running, 500, 0, true).position, 300);
+  const std::vector<InFlight> there = {{.common = 300, .position = 300}};
+  EXPECT_EQ(plan_join(there, 500, 0, false).position, 300);
+}
+
 }  // namespace
 }  // namespace heddle::engine

@@ -87,8 +87,8 @@ void EngineService::call(const std::function<void(Engine&)>& fn) {
   ended.get();
 }
 
-Admission<std::unique_ptr<RequestStream>> EngineService::submit(Request request,
-                                                                std::shared_ptr<Mailbox> mailbox) {
+Admission<std::vector<std::unique_ptr<RequestStream>>> EngineService::submit(
+    Request request, std::shared_ptr<Mailbox> mailbox) {
   {
     std::lock_guard lock(mutex_);
     if (draining_) {
@@ -98,24 +98,27 @@ Admission<std::unique_ptr<RequestStream>> EngineService::submit(Request request,
       return tl::unexpected(std::move(refusal));
     }
   }
-  auto stream = std::make_unique<RequestStream>();
-  stream->queue_->mailbox = mailbox != nullptr ? std::move(mailbox) : std::make_shared<Mailbox>();
+  if (mailbox == nullptr) mailbox = std::make_shared<Mailbox>();
+  std::vector<std::unique_ptr<RequestStream>> streams;
   std::optional<Refusal> refused;
   call([&](Engine& engine) {
-    auto id = engine.submit(std::move(request));
-    if (!id) {
-      refused = std::move(id).error();
+    const int64_t choices = request.choices;
+    const auto first = engine.submit(std::move(request));
+    if (!first) {
+      refused = first.error();
       return;
     }
-    stream->id_ = *id;
-    streams_[*id] = stream->queue_;
+    for (int64_t choice = 0; choice < choices; ++choice) {
+      auto stream = std::make_unique<RequestStream>();
+      stream->service_ = this;
+      stream->id_ = *first + static_cast<RequestId>(choice);
+      stream->queue_->mailbox = mailbox;
+      streams_[stream->id_] = stream->queue_;
+      streams.push_back(std::move(stream));
+    }
   });
-  if (refused) {
-    stream->finished_ = true;
-    return tl::unexpected(std::move(*refused));
-  }
-  stream->service_ = this;
-  return stream;
+  if (refused) return tl::unexpected(std::move(*refused));
+  return streams;
 }
 
 bool EngineService::draining() {

@@ -33,8 +33,8 @@ class Mailbox {
   uint64_t version_ = 0;
 };
 
-// The answer to one request. Read by one thread. Dropping it before it has finished cancels the
-// request.
+// The answer to one choice of a request. Read by one thread. Dropping it before it has finished
+// cancels the choice.
 class RequestStream {
  public:
   ~RequestStream();
@@ -66,11 +66,12 @@ class EngineService {
   // Cancels what still runs and joins the thread. All streams must be gone.
   ~EngineService();
 
-  // Waits for the running step to end. Events of several requests may wake one mailbox; without
-  // one the stream has its own. A reader that lets max_unread_events pile up loses its request
-  // (finished with reason error): it never slows the engine, and never grows its memory.
-  Admission<std::unique_ptr<RequestStream>> submit(Request request,
-                                                   std::shared_ptr<Mailbox> mailbox = nullptr);
+  // Waits for the running step to end. A stream for each choice of the request. Events of several
+  // requests may wake one mailbox; without one those of the request have their own. A reader that
+  // lets max_unread_events pile up loses its answer (finished with reason error): it never slows
+  // the engine, and never grows its memory.
+  Admission<std::vector<std::unique_ptr<RequestStream>>> submit(
+      Request request, std::shared_ptr<Mailbox> mailbox = nullptr);
   // Runs fn on the engine's thread between two steps and waits for it. What fn throws is thrown
   // here.
   void call(const std::function<void(Engine&)>& fn);

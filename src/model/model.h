@@ -96,7 +96,6 @@ class Model {
   Model() = default;
   // Hidden rows of step.rows() after the last layer: [rows, D] in scratch memory.
   float* hidden(backend::Context& ctx, const state::StepBatch& step) const;
-  void fold(backend::Context& ctx, state::SequenceState& sequence) const;
   void embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const;
   void feed_forward(backend::Context& ctx, int64_t layer, int64_t tokens, float* x) const;
   void head(backend::Context& ctx, float* x, int64_t rows, float* logits) const;

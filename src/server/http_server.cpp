@@ -218,15 +218,6 @@ struct HttpServer::Impl : HttpHandler {
     return result;
   }
 
-  // Choice 0 is what a request for one choice gives.
-  static serving::GenerationRequest choice_of(const serving::GenerationRequest& request,
-                                              int64_t choice) {
-    serving::GenerationRequest result = request;
-    uint64_t& seed = result.engine.sampling.seed;
-    if (choice > 0) seed = random_u64(seed, static_cast<uint64_t>(choice));
-    return result;
-  }
-
   void run(HttpExchange& exchange, Answer& answer, const std::string& id) {
     const auto started = Clock::now();
     RequestRecord record;
@@ -269,9 +260,9 @@ struct HttpServer::Impl : HttpHandler {
     generation.engine.prompt = std::move(prompt->tokens);
     generation.engine.checkpoints = std::move(prompt->checkpoints);
     generation.engine.isolation_key = isolation_key(exchange.request());
-    for (int64_t choice = 0; choice < request->n; ++choice)
-      if (auto added = answer.add(choice_of(generation, choice), choice == 0); !added)
-        return send_error(exchange, refusal_error(added.error()));
+    generation.engine.choices = request->n;
+    if (auto added = answer.add(std::move(generation)); !added)
+      return send_error(exchange, refusal_error(added.error()));
     run(exchange, answer, id);
   }
 
@@ -296,9 +287,9 @@ struct HttpServer::Impl : HttpHandler {
       }
       const std::string echo =
           request->echo ? model.tokenizer.decode(generation.engine.prompt) : std::string();
-      for (int64_t choice = 0; choice < request->n; ++choice)
-        if (auto added = answer.add(choice_of(generation, choice), choice == 0, echo); !added)
-          return send_error(exchange, refusal_error(added.error()));
+      generation.engine.choices = request->n;
+      if (auto added = answer.add(std::move(generation), echo); !added)
+        return send_error(exchange, refusal_error(added.error()));
     }
     run(exchange, answer, id);
   }

@@ -33,20 +33,24 @@ class ClockExecutor : public engine::Executor {
   const state::StateLayout& layout() const override { return layout_; }
   int64_t vocab_size() const override { return kVocabulary; }
   int64_t context_length() const override { return 1 << 20; }
-  void forward(const state::StepBatch& step, float* logits) override {
-    const std::span<const int32_t> rows = step.rows();
+  Result<std::span<engine::RowOutput>> step(state::StepBatch& batch,
+                                            std::span<const engine::RowRequest> requests) override {
     ++steps;
     std::this_thread::sleep_for(delay.load());
-    std::fill(logits, logits + static_cast<int64_t>(rows.size()) * kVocabulary, 0.0f);
-    for (size_t row = 0; row < rows.size(); ++row)
-      logits[static_cast<int64_t>(row) * kVocabulary + 3 + 'a'] = 10;
+    if (fails) return fail("no memory for {} tokens", batch.tokens().size());
+    for (int64_t i = 0; i < batch.segments(); ++i) batch.commit(i);
+    outputs_.assign(requests.size(), {});
+    for (engine::RowOutput& output : outputs_) output.sample->token = 3 + 'a';
+    return std::span(outputs_);
   }
 
   static constexpr int64_t kVocabulary = 3 + 256;
   std::atomic<std::chrono::microseconds> delay{std::chrono::microseconds(0)};
   std::atomic<int64_t> steps{0};
+  std::atomic<bool> fails{false};
 
  private:
+  std::vector<engine::RowOutput> outputs_;
   state::StateLayout layout_;
 };
 
@@ -241,6 +245,23 @@ TEST(HttpServer, AReaderThatStopsLosesItsAnswerAndHoldsNobodyUp) {
       rig.service.metrics().requests_finished[static_cast<size_t>(engine::FinishReason::length)],
       1);
   EXPECT_LT(rig.service.metrics().output_tokens, 100000);
+}
+
+TEST(HttpServer, AStepThatFailsIsAnswered503AndTheServerGoesOn) {
+  Rig rig;
+  rig.executor.fails = true;
+  const std::string body = R"({"prompt": "hello", "max_tokens": 3})";
+  const std::string failed = rig.ask("POST", "/v1/completions", body);
+  EXPECT_EQ(status_of(failed), 503);
+  EXPECT_NE(failed.find("no memory for "), std::string::npos);
+  EXPECT_NE(failed.find("\"overloaded\""), std::string::npos);
+  EXPECT_NE(failed.find("Retry-After: "), std::string::npos);
+  EXPECT_EQ(rig.outcome(), "overloaded");
+  const std::string stream = rig.ask("POST", "/v1/completions", stream_body(3));
+  EXPECT_NE(stream.find("no memory for"), std::string::npos);
+  EXPECT_NE(stream.find("[DONE]"), std::string::npos);
+  rig.executor.fails = false;
+  EXPECT_EQ(status_of(rig.ask("POST", "/v1/completions", body)), 200);
 }
 
 TEST(HttpServer, DrainingFinishesWhatRunsAndTakesNothingNew) {

@@ -62,7 +62,7 @@ void put_tokens(MetricsWriter& out, const engine::EngineMetrics& m) {
   out.family("prompt_tokens_total", "counter", "Prompt tokens, of requests that have started");
   out.sample(m.prompt_tokens);
   out.family("prompt_tokens_cached_total", "counter",
-             "Of them, tokens whose state came from the prefix cache");
+             "Of them, tokens whose state came from the prefix cache or from another request");
   out.sample(m.cached_tokens);
   out.family("prompt_tokens_computed_total", "counter", "Of them, tokens that the model has read");
   out.sample(m.computed_prompt_tokens);

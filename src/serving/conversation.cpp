@@ -114,7 +114,8 @@ Result<Reply> Conversation::answer(const Sink& sink) {
   // A seed of its own for every turn and every retry, the same in the same conversation.
   request.engine.sampling.seed = random_u64(
       settings_.sampling.seed, messages_.size() + (static_cast<uint64_t>(retries_) << 32));
-  HEDDLE_TRY(auto generation, Generation::start(model_, std::move(request)));
+  HEDDLE_TRY(const auto generations, Generation::start(model_, std::move(request)));
+  Generation* const generation = generations.front().get();
   Reply reply;
   while (true) {
     const auto delta = generation->next(kPoll);

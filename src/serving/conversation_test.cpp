@@ -59,10 +59,11 @@ class Process {
     request.prompt = prompt;
     request.max_tokens = 1;
     request.keep_logits = true;
-    auto stream = service->submit(request);
-    EXPECT_TRUE(stream.has_value());
-    std::vector<float> logits = (*stream)->next().logits;
-    (*stream)->next();
+    const auto streams = service->submit(request);
+    EXPECT_TRUE(streams.has_value());
+    engine::RequestStream& stream = *streams->front();
+    std::vector<float> logits = stream.next().logits;
+    stream.next();
     return logits;
   }
 

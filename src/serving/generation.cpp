@@ -28,32 +28,35 @@ std::string StopMatcher::push(std::string_view text) {
 
 std::string StopMatcher::flush() { return stopped_ ? std::string() : std::exchange(held_, {}); }
 
-Generation::Generation(const ModelHandle& model, GenerationRequest request)
+Generation::Generation(const ModelHandle& model, const GenerationRequest& request)
     : model_(model),
-      request_(std::move(request)),
+      stop_tokens_(request.engine.stop_tokens),
+      with_logprobs_(request.engine.sampling.logprobs >= 0),
       decoder_(model.tokenizer,
-               text::DecodeOptions{.skip_special = !request_.keep_special, .text_start = false}),
-      stops_(request_.stops) {}
+               text::DecodeOptions{.skip_special = !request.keep_special, .text_start = false}),
+      stops_(request.stops) {
+  if (!request.engine.score_prompt || request.engine.prompt.empty()) return;
+  ScoredToken first;
+  first.token = request.engine.prompt[0];
+  first.bytes = std::string(model.tokenizer.token_bytes(first.token));
+  first.scored = false;
+  prompt_scores_.push_back(std::move(first));
+}
 
-engine::Admission<std::unique_ptr<Generation>> Generation::start(
+engine::Admission<std::vector<std::unique_ptr<Generation>>> Generation::start(
     const ModelHandle& model, GenerationRequest request, std::shared_ptr<engine::Mailbox> mailbox) {
   std::erase(request.stops, "");  // would end every answer at once
   if (!request.ignore_end)
     for (const int32_t token : model.tokenizer.vocabulary().end_of_generation)
       request.engine.stop_tokens.push_back(token);
-  std::unique_ptr<Generation> generation(new Generation(model, std::move(request)));
-  engine::Request& engine_request = generation->request_.engine;
-  auto stream = model.service.submit(engine_request, std::move(mailbox));
-  if (!stream) return tl::unexpected(std::move(stream).error());
-  generation->stream_ = std::move(*stream);
-  if (engine_request.score_prompt) {
-    ScoredToken first;
-    first.token = engine_request.prompt[0];
-    first.bytes = std::string(model.tokenizer.token_bytes(first.token));
-    first.scored = false;
-    generation->prompt_scores_.push_back(std::move(first));
-  }
-  return generation;
+  std::vector<std::unique_ptr<Generation>> generations;
+  for (int64_t choice = 0; choice < request.engine.choices; ++choice)
+    generations.push_back(std::unique_ptr<Generation>(new Generation(model, request)));
+  auto streams = model.service.submit(std::move(request.engine), std::move(mailbox));
+  if (!streams) return tl::unexpected(std::move(streams).error());
+  for (size_t i = 0; i < generations.size(); ++i)
+    generations[i]->stream_ = std::move((*streams)[i]);
+  return generations;
 }
 
 ScoredToken Generation::scored(const engine::Sample& sample) const {
@@ -70,19 +73,19 @@ ScoredToken Generation::scored(const engine::Sample& sample) const {
 TextDelta Generation::take(const engine::Event& event) {
   TextDelta delta;
   if (event.kind == engine::Event::Kind::token) {
-    const auto& stop_tokens = request_.engine.stop_tokens;
-    const bool is_stop =
-        std::find(stop_tokens.begin(), stop_tokens.end(), event.sample.token) != stop_tokens.end();
+    const bool is_stop = std::find(stop_tokens_.begin(), stop_tokens_.end(), event.sample.token) !=
+                         stop_tokens_.end();
     delta.token_count = 1;
     if (stops_.stopped()) return delta;
     // The token that ends the answer has no text, but a score: there are as many as output tokens.
     if (!is_stop) delta.text = stops_.push(decoder_.push(event.sample.token));
-    if (request_.engine.sampling.logprobs >= 0) delta.tokens.push_back(scored(event.sample));
+    if (with_logprobs_) delta.tokens.push_back(scored(event.sample));
     if (stops_.stopped()) stream_->cancel();
   } else if (event.kind == engine::Event::Kind::finished) {
     delta.finished = true;
     delta.usage = event.usage;
     delta.error = event.error;
+    delta.temporary = event.temporary;
     delta.reason = stops_.stopped() ? engine::FinishReason::stop : event.reason;
     if (!stops_.stopped()) {
       delta.text = stops_.push(decoder_.flush());

@@ -53,8 +53,9 @@ struct TextDelta {
   int64_t token_count = 0;  // output tokens since the last delta
   bool finished = false;
   engine::FinishReason reason = engine::FinishReason::stop;
-  std::string error;
-  engine::Usage usage;  // when finished
+  std::string error;       // with reason error
+  bool temporary = false;  // with reason error: the same request may succeed later
+  engine::Usage usage;     // when finished
 };
 
 // Holds back text that may be the beginning of a stop string.
@@ -74,9 +75,9 @@ class StopMatcher {
 
 class Generation {
  public:
-  // The model outlives it. Events of several generations may wake one
-  // mailbox.
-  static engine::Admission<std::unique_ptr<Generation>> start(
+  // One for each choice of the request. The model outlives them. Events of several generations may
+  // wake one mailbox.
+  static engine::Admission<std::vector<std::unique_ptr<Generation>>> start(
       const ModelHandle& model, GenerationRequest request,
       std::shared_ptr<engine::Mailbox> mailbox = nullptr);
 
@@ -87,12 +88,13 @@ class Generation {
   const std::vector<ScoredToken>& prompt_scores() const { return prompt_scores_; }
 
  private:
-  Generation(const ModelHandle& model, GenerationRequest request);
+  Generation(const ModelHandle& model, const GenerationRequest& request);
   ScoredToken scored(const engine::Sample& sample) const;
   TextDelta take(const engine::Event& event);
 
   const ModelHandle& model_;
-  GenerationRequest request_;
+  std::vector<int32_t> stop_tokens_;
+  bool with_logprobs_;
   std::unique_ptr<engine::RequestStream> stream_;
   text::StreamDecoder decoder_;
   StopMatcher stops_;

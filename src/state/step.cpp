@@ -61,6 +61,7 @@ BatchView StepBatch::batch() const {
 }
 
 StateView StepBatch::state(int64_t layer) const {
+  // Those of the other layers lie between.
   const int64_t first = layout_->first_part[static_cast<size_t>(layer)];
   const std::span<const PartView> views = views_;
   return {views.subspan(std::min(static_cast<size_t>(first), views.size())), layout_->parts()};

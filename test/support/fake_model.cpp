@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/hash.h"
+#include "base/rng.h"
 
 namespace heddle::state::fake {
 
@@ -264,8 +265,7 @@ std::vector<std::byte> expected_record(const StateLayout& layout, int64_t part,
   std::vector<std::byte> record(static_cast<size_t>(declared.record_bytes()));
   const uint64_t base = path_hash(path, static_cast<uint64_t>(part));
   for (size_t i = 0; i < record.size(); ++i) {
-    const uint64_t mixed = (base + i) * 0x9E3779B97F4A7C15u;
-    record[i] = static_cast<std::byte>(mixed >> 56);
+    record[i] = static_cast<std::byte>(mix64(base + i) >> 56);
     if (declared.codec != nullptr && i % 2 == 1) record[i] = ~record[i - 1];
   }
   return record;
@@ -317,30 +317,55 @@ std::string check_snapshot(const StateLayout& layout, const Snapshot& snapshot,
   return {};
 }
 
-std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& drafts) {
-  const auto start = static_cast<int64_t>(tokens_.size());
-  const auto draft_count = static_cast<int64_t>(drafts.tokens.size());
-  const auto committed_count = static_cast<int64_t>(committed.size());
-  const Segment segment{.start = start,
-                        .length = committed_count + draft_count,
-                        .drafts = draft_count,
-                        .parents = drafts.parents};
+namespace {
+
+PartView view_of(const StateLayout& layout, const StepBatch& step, int64_t segment, int64_t part) {
+  const int64_t layer = layout.entries[static_cast<size_t>(part)].layer;
+  return step.state(layer).at(segment, part - layout.first_part[static_cast<size_t>(layer)]);
+}
+
+}  // namespace
+
+std::string check_segment(const StateLayout& layout, const StepBatch& step, int64_t index,
+                          std::span<const int32_t> before) {
+  if (step.segment(index).length == 0) return {};
+  for (int64_t i = 0; i < layout.parts(); ++i) {
+    std::string wrong = check_part(layout, i, view_of(layout, step, index, i), before);
+    if (!wrong.empty()) return "before the step: " + wrong;
+  }
+  return {};
+}
+
+void run_segment(const StateLayout& layout, const StepBatch& step, int64_t index,
+                 std::span<const int32_t> before) {
+  const Segment& segment = step.segment(index);
   std::vector<std::vector<int32_t>> paths;
   for (int64_t row = 0; row < segment.length; ++row) {
     const int64_t parent = segment.parent(row);
-    paths.push_back(parent < 0 ? tokens_ : paths[static_cast<size_t>(parent)]);
-    paths.back().push_back(row < committed_count
-                               ? committed[static_cast<size_t>(row)]
-                               : drafts.tokens[static_cast<size_t>(row - committed_count)]);
+    paths.push_back(parent < 0 ? std::vector<int32_t>(before.begin(), before.end())
+                               : paths[static_cast<size_t>(parent)]);
+    paths.back().push_back(step.tokens()[static_cast<size_t>(segment.row + row)]);
   }
-  state_.begin_step(committed_count, draft_count, drafts.parents);
-  for (int64_t i = 0; i < layout_->parts() && segment.length > 0; ++i) {
-    const PartView view = state_.part_view(i);
-    std::string wrong = check_part(*layout_, i, view, tokens_);
-    if (!wrong.empty()) return "before the step: " + wrong;
-    write_rows(*layout_, i, view, segment, paths);
-  }
-  state_.commit(drafts.accepted);
+  for (int64_t i = 0; i < layout.parts(); ++i)
+    write_rows(layout, i, view_of(layout, step, index, i), segment, paths);
+}
+
+std::vector<std::byte> last_record(const StateLayout& layout, const StepBatch& step,
+                                   int64_t segment) {
+  const StatePart& part = layout.part(0);
+  HEDDLE_CHECK(part.growth == Growth::per_token && part.codec == nullptr, "part {}", part.name);
+  const int64_t slot = step.segment(segment).start - 1;
+  const PartView view = view_of(layout, step, segment, 0);
+  return read_record(part, view.page(slot / part.page_records), slot);
+}
+
+std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& drafts) {
+  StepBatch step(*layout_);
+  step.add(state_, committed, {}, {drafts.tokens, drafts.parents});
+  std::string wrong = check_segment(*layout_, step, 0, tokens_);
+  if (!wrong.empty()) return wrong;
+  run_segment(*layout_, step, 0, tokens_);
+  step.commit(0, drafts.accepted);
   tokens_.insert(tokens_.end(), committed.begin(), committed.end());
   for (const int32_t draft : drafts.accepted) {
     tokens_.push_back(drafts.tokens[static_cast<size_t>(draft)]);

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "state/sequence_state.h"
+#include "state/step.h"
 
 namespace heddle::state::fake {
 
@@ -36,6 +36,18 @@ std::vector<float> expected_summary(const StateLayout& layout, int64_t part,
 // values; else what is wrong.
 std::string check_snapshot(const StateLayout& layout, const Snapshot& snapshot,
                            std::span<const int32_t> tokens);
+
+// Everything that a segment of a step after the tokens `before` may read. Empty if all was as
+// expected; else what was wrong.
+std::string check_segment(const StateLayout& layout, const StepBatch& step, int64_t index,
+                          std::span<const int32_t> before);
+// What the mixers of the fake model do with it.
+void run_segment(const StateLayout& layout, const StepBatch& step, int64_t index,
+                 std::span<const int32_t> before);
+// The record of the last token before a segment in part 0, which keeps every record as it is: it
+// tells all that came before.
+std::vector<std::byte> last_record(const StateLayout& layout, const StepBatch& step,
+                                   int64_t segment);
 
 struct DraftTree {
   std::vector<int32_t> tokens;

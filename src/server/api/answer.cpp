@@ -9,19 +9,21 @@ constexpr std::chrono::seconds kKeepAlive{15};
 
 }  // namespace
 
-engine::Admission<void> Answer::add(serving::GenerationRequest request, bool first_of_prompt,
-                                    std::string echo) {
-  Part part;
-  part.score_prompt = request.engine.score_prompt;
-  part.first_of_prompt = first_of_prompt;
-  part.echo = std::move(echo);
-  part.choice.index = choices();
-  part.choice.with_logprobs = options_.with_logprobs;
-  auto generation = serving::Generation::start(model_, std::move(request), mailbox_);
-  if (!generation) return tl::unexpected(std::move(generation).error());
-  part.generation = std::move(*generation);
-  parts_.push_back(std::move(part));
-  ++open_;
+engine::Admission<void> Answer::add(serving::GenerationRequest request, const std::string& echo) {
+  const bool score_prompt = request.engine.score_prompt;
+  auto generations = serving::Generation::start(model_, std::move(request), mailbox_);
+  if (!generations) return tl::unexpected(std::move(generations).error());
+  for (auto& generation : *generations) {
+    Part part;
+    part.generation = std::move(generation);
+    part.first_of_prompt = &generation == &generations->front();
+    part.echo = echo;
+    part.score_prompt = score_prompt;
+    part.choice.index = choices();
+    part.choice.with_logprobs = options_.with_logprobs;
+    parts_.push_back(std::move(part));
+    ++open_;
+  }
   return {};
 }
 
@@ -57,7 +59,7 @@ void Answer::take(Part& part, serving::TextDelta delta) {
     usage_.add(delta.usage, part.first_of_prompt);
     part.choice.finish_reason = engine::finish_reason_name(delta.reason);
     if (delta.reason == engine::FinishReason::error) {
-      failure_ = "error";
+      failure_ = delta.temporary ? "overloaded" : "error";
       error_ = delta.error;
     } else if (delta.reason == engine::FinishReason::cancelled && failure_.empty()) {
       failure_ = "shutting_down";  // nobody else cancels
@@ -110,6 +112,11 @@ ApiError Answer::failure_error() const {
     error.type = "overloaded_error";
     error.message = "the server is shutting down";
     error.retry_after = 5;
+  } else if (failure_ == "overloaded") {
+    error.status = 503;
+    error.type = "overloaded_error";
+    error.message = error_;
+    error.retry_after = 1;
   } else {
     error.message = error_;
   }

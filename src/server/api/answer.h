@@ -27,10 +27,9 @@ class Answer {
   Answer(const serving::ModelHandle& model, AnswerOptions options)
       : model_(model), options_(std::move(options)) {}
 
-  // Starts the next choice. `echo`: text that goes before it, with the scores of its tokens if they
-  // are wanted. `first_of_prompt`: no other choice has this prompt.
-  engine::Admission<void> add(serving::GenerationRequest request, bool first_of_prompt,
-                              std::string echo = {});
+  // Starts the choices of the next prompt. `echo`: text that goes before each, with the scores of
+  // its tokens if they are wanted.
+  engine::Admission<void> add(serving::GenerationRequest request, const std::string& echo = {});
 
   // Sends everything; returns how it ended: the first choice's finish reason, or what went wrong.
   std::string run(HttpExchange& exchange);
@@ -64,7 +63,7 @@ class Answer {
   std::vector<Part> parts_;
   UsageTotals usage_;
   std::string events_;   // ready to be sent
-  std::string failure_;  // why the answer ends early: timeout, shutting_down, error
+  std::string failure_;  // why the answer ends early: timeout, shutting_down, overloaded, error
   std::string error_;    // the engine's words for it
   size_t open_ = 0;
 };

@@ -130,7 +130,7 @@ TEST(Usage, CountsAPromptOnce) {
   EXPECT_EQ(totals.sum.output_tokens, 6);
 }
 
-TEST(serving::StopMatcher, HoldsBackWhatMayBecomeAStop) {
+TEST(StopMatcher, HoldsBackWhatMayBecomeAStop) {
   serving::StopMatcher matcher({"</end>", "STOP"});
   EXPECT_EQ(matcher.push("hello </e"), "hello ");
   EXPECT_EQ(matcher.push("m> ST"), "</em> ");
@@ -140,7 +140,7 @@ TEST(serving::StopMatcher, HoldsBackWhatMayBecomeAStop) {
   EXPECT_EQ(matcher.flush(), "");
 }
 
-TEST(serving::StopMatcher, TheEarliestStopWinsAndFlushGivesTheRest) {
+TEST(StopMatcher, TheEarliestStopWinsAndFlushGivesTheRest) {
   serving::StopMatcher earliest({"bb", "a"});
   EXPECT_EQ(earliest.push("xxabb"), "xx");
   serving::StopMatcher rest({"abc"});
