@@ -349,7 +349,7 @@ TEST_P(EveryLayout, ThePathOfDraftsThatIsChosenIsKept) {
     const int32_t known = outputs->back().sample->token;
     const Tokens right = expected_answer(text + Tokens{known}, 3, sampling.seed);
     // A wrong child before the right one, and behind the right path a wrong leaf.
-    const int64_t room = std::min<int64_t>(4, sequence.draft_room(1));
+    const int64_t room = std::min<int64_t>(4, sequence.tree_room(1));
     const Tokens drafts = {999 - right[0], right[0], right[1], 999 - right[2]};
     const Tokens parents = {0, 0, 2, 3};
     const auto count = static_cast<size_t>(room);
