@@ -6,7 +6,7 @@
 #include <chrono>
 
 #include "base/rng.h"
-#include "state/sequence_state.h"
+#include "state/step.h"
 
 namespace heddle::bench {
 namespace {
@@ -18,7 +18,7 @@ constexpr int64_t kSteps = 8;  // of one measurement
 class Runner {
  public:
   Runner(const model::Model& model, ThreadPool& pool, backend::KernelSet kernels)
-      : model_(model), context_{pool, scratch_, kernels} {}
+      : model_(model), context_{pool, scratch_, kernels}, batch_(model.layout()) {}
 
   // Sequences of the measurements that follow begin at this depth.
   void prepare(int64_t depth) {
@@ -46,27 +46,21 @@ class Runner {
  private:
   // `length` random tokens of each sequence.
   void step(std::span<state::SequenceState* const> sequences, int64_t length, bool logits) {
-    std::vector<int32_t> ids, positions, last;
-    std::vector<state::Segment> segments;
+    std::vector<int32_t> ids(static_cast<size_t>(length));
+    batch_.clear();
     for (state::SequenceState* sequence : sequences) {
-      const auto row = static_cast<int64_t>(ids.size());
-      segments.push_back({.row = row, .start = sequence->position(), .length = length});
-      for (int64_t i = 0; i < length; ++i) {
-        ids.push_back(static_cast<int32_t>(rng_.below(model_.spec().vocab_size)));
-        positions.push_back(static_cast<int32_t>(sequence->position() + i));
-      }
-      if (logits) last.push_back(static_cast<int32_t>(row + length - 1));
-      sequence->begin_step(length, 0);
+      for (int32_t& id : ids) id = static_cast<int32_t>(rng_.below(model_.spec().vocab_size));
+      batch_.add(*sequence, ids, {length - 1, logits ? 1 : 0});
     }
-    logits_.resize(last.size() * static_cast<size_t>(model_.spec().vocab_size));
-    const state::BatchView batch{static_cast<int64_t>(ids.size()), segments, positions};
-    model_.forward(context_, batch, ids, sequences, last, logits_.data());
-    for (state::SequenceState* sequence : sequences) sequence->commit();
+    logits_.resize(batch_.rows().size() * static_cast<size_t>(model_.spec().vocab_size));
+    model_.forward(context_, batch_, logits_.data());
+    for (int64_t i = 0; i < batch_.segments(); ++i) batch_.commit(i);
   }
 
   const model::Model& model_;
   backend::Arena scratch_;
   backend::Context context_;
+  state::StepBatch batch_;
   Rng rng_{1};
   std::vector<float> logits_;
   state::BlockPool blocks_;
