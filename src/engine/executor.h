@@ -31,10 +31,10 @@ class Executor {
   virtual const state::StateLayout& layout() const = 0;
   virtual int64_t vocab_size() const = 0;
   virtual int64_t context_length() const = 0;
-  // Runs the step, chooses or scores a token for each request (in order of their rows), keeps of
-  // each segment's drafts the path that was chosen (accepted_path), commits every segment and folds
-  // what that completes. The outputs, one a request, are valid until the next step. On an error, or
-  // std::bad_alloc, the sequences are good for nothing but to be dropped.
+  // Runs the step, chooses or scores a token for each request (in order of their rows), and commits
+  // every segment with those of its drafts that were chosen (accepted_path). The outputs, one a
+  // request, are valid until the next step. On an error, or std::bad_alloc, the sequences are good
+  // for nothing but to be dropped.
   virtual Result<std::span<RowOutput>> step(state::StepBatch& step,
                                             std::span<const RowRequest> requests) = 0;
 };
