@@ -58,14 +58,14 @@ class Profile {
 };
 
 // The time from here to the end of the block belongs to the part `name`, but for what scopes inside
-// it take. `work`: called only when there is a profile.
+// it take. `work`: called only when there is a profile, and inside the part, whose time it counts to.
 class ProfileScope {
  public:
   template <class F>
   ProfileScope(const Context& ctx, const char* name, F&& work) : profile_(ctx.profile) {
     if (profile_ == nullptr) return;
-    work_ = work();
     start(name);
+    work_ = work();
   }
   ProfileScope(const Context& ctx, const char* name) : profile_(ctx.profile) {
     if (profile_ != nullptr) start(name);

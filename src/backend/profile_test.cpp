@@ -38,6 +38,23 @@ TEST(Profile, PartsInsideCountOnce) {
   EXPECT_LE(profile.seconds(), total) << "what is inside counts once";
 }
 
+TEST(Profile, CountingWorkTakesTimeOfItsOwnPart) {
+  ThreadPool pool(1);
+  Arena scratch;
+  Profile profile;
+  const Context ctx{pool, scratch, KernelSet::cpu, &profile};
+  {
+    const ProfileScope outer(ctx, "outer");
+    const ProfileScope inner(ctx, "inner", [] {
+      wait_ms(5);
+      return Work{.bytes = 1};
+    });
+  }
+  ASSERT_EQ(profile.parts().size(), 2u);
+  EXPECT_STREQ(profile.parts()[0].name, "inner");
+  EXPECT_GE(profile.parts()[0].seconds, 0.005);
+}
+
 TEST(Profile, WithoutOneWorkIsNotCounted) {
   ThreadPool pool(1);
   Arena scratch;

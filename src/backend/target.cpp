@@ -27,6 +27,19 @@ int64_t all_supported() {
   return all;
 }
 
+const Target* best(int64_t supported) {
+  for (const Target& target : kTargets)
+    if (usable(target, supported)) return &target;
+  return &kTargets.back();
+}
+
+// What use_target() chose. Remembered: Highway would look at the CPU again at every question, which
+// takes microseconds.
+const Target*& chosen() {
+  static const Target* target = best(hwy::SupportedTargets());
+  return target;
+}
+
 }  // namespace
 
 std::vector<std::string_view> supported_targets() {
@@ -37,17 +50,13 @@ std::vector<std::string_view> supported_targets() {
   return names;
 }
 
-std::string_view active_target() {
-  const int64_t supported = hwy::SupportedTargets();
-  for (const Target& target : kTargets)
-    if (usable(target, supported)) return target.name;
-  return kTargets.back().name;
-}
+std::string_view active_target() { return chosen()->name; }
 
 Status use_target(std::string_view name) {
   const int64_t supported = all_supported();
   if (name == "auto") {
     hwy::DisableTargets(0);
+    chosen() = best(supported);
     return {};
   }
   std::string known;
@@ -55,6 +64,7 @@ Status use_target(std::string_view name) {
     if (!usable(target, supported)) continue;
     if (target.name == name) {
       hwy::DisableTargets(~target.mask);
+      chosen() = &target;
       return {};
     }
     known += known.empty() ? "" : ", ";

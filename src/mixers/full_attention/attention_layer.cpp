@@ -134,13 +134,13 @@ void separate_gates(const AttentionConfig& c, ops::MatrixSource& source) {
 
 class AttentionDesign : public sublayer::Design {
  public:
-  explicit AttentionDesign(const AttentionConfig& config) : c_(config) {}
-
-  std::vector<state::StatePart> state_parts() const override {
+  explicit AttentionDesign(const AttentionConfig& config) : c_(config) {
     const int64_t window = c_.window > 0 ? c_.window - 1 : 0;
     const ops::KvShape shape = AttentionMixer::shape(c_);
-    return {shape.key_part(window), shape.value_part(window)};
+    parts_ = {shape.key_part(window), shape.value_part(window)};
   }
+
+  std::vector<state::StatePart> state_parts() const override { return parts_; }
 
   std::vector<sublayer::WeightSpec> weights() const override {
     std::vector<sublayer::WeightSpec> all = {
@@ -170,11 +170,11 @@ class AttentionDesign : public sublayer::Design {
     const double matrices = d * static_cast<double>(c_.projected_width() + c_.out_width());
     const int64_t seen = c_.window > 0 ? std::min(position + 1, c_.window) : position + 1;
     const auto pair = static_cast<double>(c_.head_dim + c_.v_head_dim);  // of one head and key
-    const ops::KvShape shape = AttentionMixer::shape(c_);
     sublayer::Cost cost;
     cost.flops = 2 * matrices + 2 * pair * static_cast<double>(c_.heads * seen);
     cost.weight_bytes = 4 * matrices;
-    cost.state_read_bytes = static_cast<double>(shape.held_bytes(seen));
+    for (const state::StatePart& part : parts_)
+      cost.state_read_bytes += static_cast<double>(part.held_bytes(seen));
     cost.state_write_bytes =
         static_cast<double>(dtype_bytes(c_.kv_dtype, c_.k_width() + c_.v_width()));
     return cost;
@@ -217,6 +217,7 @@ class AttentionDesign : public sublayer::Design {
 
  private:
   AttentionConfig c_;
+  std::vector<state::StatePart> parts_;  // k, v
 };
 
 }  // namespace
