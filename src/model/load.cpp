@@ -57,6 +57,14 @@ Result<ops::PackedMatrix> pack_one(Weights& weights, int64_t layer, std::string_
 
 }  // namespace
 
+float loaded_embed_scale(const ModelSpec& spec, DType stored, const LoadOptions& options) {
+  const bool as_stored = !options.full_precision && options.quantize == DType::f32;
+  if (!spec.embed_scale_rounded || !as_stored) return spec.embed_scale;
+  if (stored == DType::bf16) return bf16_to_f32(f32_to_bf16(spec.embed_scale));
+  if (stored == DType::f16) return f16_to_f32(f32_to_f16(spec.embed_scale));
+  return spec.embed_scale;
+}
+
 std::string kv_dtype_of(const LoadOptions& options) {
   if (!options.kv_dtype.empty()) return options.kv_dtype;
   return options.full_precision ? "f32" : "bf16";
@@ -92,7 +100,9 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   Ropes ropes;
   const int64_t width = spec.d_model;
   const std::vector<int64_t> vector = {width};
-  HEDDLE_TRY(model->embed_, pack_one(weights, -1, "embed", {spec.vocab_size, width}, pack, pool));
+  HEDDLE_TRY(const ops::MatrixSource embed, weights.matrix(-1, "embed", {spec.vocab_size, width}));
+  HEDDLE_TRY(model->embed_, ops::pack(pool, {&embed, 1}, pack));
+  model->spec_.embed_scale = loaded_embed_scale(spec, embed.dtype, options);
   weights.release();
   if (!spec.tied) {
     HEDDLE_TRY(model->head_, pack_one(weights, -1, "head", {spec.vocab_size, width}, pack, pool));

@@ -41,6 +41,7 @@ ModelSpec smollm2_135m() {
 ModelSpec gemma3_270m() {
   ModelSpec spec = base("gemma3", 262144, 640, 32768, 1e-6f);
   spec.embed_scale = std::sqrt(640.0f);
+  spec.embed_scale_rounded = true;
   for (int64_t i = 0; i < 18; ++i) {
     const bool full = (i + 1) % 6 == 0;
     LayerSpec layer = attention({640, 4, 1, 256, 256}, spec.norm_eps, full ? 1e6 : 1e4, 256, 2048);

@@ -32,6 +32,9 @@ struct ModelSpec {
   int64_t context_length = 0;
   float norm_eps = 0;
   float embed_scale = 1;
+  // The scale is a number of the type that embeddings are computed in: that of the matrix as held,
+  // float32 where it holds quantised blocks (Gemma; see loaded_embed_scale).
+  bool embed_scale_rounded = false;
   bool tied = false;  // the output matrix is the embedding
   // What the tensors of a Hugging Face checkpoint begin with: "model." or "model.language_model.".
   std::string tensor_prefix;

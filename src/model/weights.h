@@ -45,4 +45,7 @@ Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design);
 std::unique_ptr<Weights> random_weights(const ModelSpec& spec, DType dtype, uint64_t seed,
                                         ThreadPool& pool);
 
+// The scale of the embeddings of a model whose embedding matrix is stored as `stored`.
+float loaded_embed_scale(const ModelSpec& spec, DType stored, const LoadOptions& options);
+
 }  // namespace heddle::model

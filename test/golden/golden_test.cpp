@@ -126,11 +126,12 @@ std::string test_name(const testing::TestParamInfo<Golden::ParamType>& test) {
          (std::get<1>(test.param) == backend::KernelSet::cpu ? "_cpu" : "_reference");
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Families, Golden,
-    testing::Combine(testing::Values("llama", "llama_rope3", "qwen3", "gemma3", "lfm2", "qwen3_5"),
-                     testing::Values(backend::KernelSet::cpu, backend::KernelSet::reference)),
-    test_name);
+INSTANTIATE_TEST_SUITE_P(Families, Golden,
+                         testing::Combine(testing::Values("llama", "llama_rope3", "qwen3", "gemma3",
+                                                          "gemma3_d96", "lfm2", "qwen3_5"),
+                                          testing::Values(backend::KernelSet::cpu,
+                                                          backend::KernelSet::reference)),
+                         test_name);
 
 }  // namespace
 }  // namespace heddle

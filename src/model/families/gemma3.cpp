@@ -2,7 +2,6 @@
 // embeddings scaled by sqrt(D). Checkpoints store norms as w for 1 + w; GGUF files hold 1 + w.
 #include <cmath>
 
-#include "base/dtype.h"
 #include "model/family.h"
 #include "model/family_common.h"
 
@@ -27,6 +26,11 @@ constexpr auto kLayerWeights = join_weights(kFfnWeights, kAttentionWeights, kOwn
 
 std::string_view sliding_but_every(int64_t layer, int64_t period) {
   return (layer + 1) % period == 0 ? "full_attention" : "sliding_attention";
+}
+
+void scale_embeddings(ModelSpec& spec) {
+  spec.embed_scale = std::sqrt(static_cast<float>(spec.d_model));
+  spec.embed_scale_rounded = true;
 }
 
 LayerSpec make_layer(const AttentionShape& shape, const ModelSpec& spec, bool full, double scale,
@@ -57,8 +61,7 @@ Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) 
   if (bias) return fail("{}: attention_bias is not supported", config.name());
   HEDDLE_TRY(const int64_t window, config.size("sliding_window"));
   HEDDLE_TRY(const int64_t width, config.size("intermediate_size"));
-  // The checkpoint's own precision: the model was trained with the constant rounded to bfloat16.
-  spec.embed_scale = bf16_to_f32(f32_to_bf16(std::sqrt(static_cast<float>(spec.d_model))));
+  scale_embeddings(spec);
   for (const std::string& type : types) {
     const bool full = type == "full_attention";
     if (!full && type != "sliding_attention")
@@ -88,7 +91,7 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
   constexpr int64_t kLayersOf27B = 62;
   const double scalar =
       static_cast<double>(layers == kLayersOf27B ? shape.d_model / shape.heads : shape.head_dim);
-  spec.embed_scale = std::sqrt(static_cast<float>(spec.d_model));
+  scale_embeddings(spec);
   const int64_t period = pattern.size() == 1 ? pattern[0] : kPeriod;
   if (period < 1 || (pattern.size() > 1 && static_cast<int64_t>(pattern.size()) != layers))
     return fail("{}: attention.sliding_window_pattern does not fit {} layers", metadata.name(),
