@@ -14,8 +14,8 @@ text::Value list_of(const Names& names) {
 }
 
 text::Value collect() {
-  std::vector<text::Value> mixers;
-  for (const sublayer::Kind* kind : sublayer::kind_table()) mixers.emplace_back(kind->name);
+  std::vector<text::Value> kinds;
+  for (const sublayer::Kind* kind : sublayer::kind_table()) kinds.emplace_back(kind->name);
   std::vector<std::pair<text::Value, text::Value>> families;
   for (const model::Family* family : model::family_table()) {
     families.emplace_back(family->name,
@@ -26,7 +26,7 @@ text::Value collect() {
                            {"cpus", ThreadPool::available_cpus()},
                            {"target", std::string_view(backend::active_target())},
                            {"targets", list_of(backend::supported_targets())},
-                           {"mixers", text::Value::list(std::move(mixers))},
+                           {"sub_layers", text::Value::list(std::move(kinds))},
                            {"families", text::Value::map(std::move(families))},
                            {"presets", list_of(model::preset_names())}});
 }
@@ -40,7 +40,7 @@ void print(const text::Value& body) {
   fmt::print("heddle     {}\n", body.find("version")->as_string());
   fmt::print("cpus       {}\n", body.find("cpus")->as_int());
   list("targets", body.find("targets")->items());
-  list("mixers", body.find("mixers")->items());
+  list("sub-layers", body.find("sub_layers")->items());
   for (const auto& [name, family] : body.find("families")->as_map().entries)
     list("family", {name.as_string() + ":", family.find("hugging_face")->items().at(0)});
   list("presets", body.find("presets")->items());

@@ -56,8 +56,8 @@ Result<text::Value> collect(const InspectFlags& flags) {
   if (!made) return fail("{}: {}", path, made.error().message);
   HEDDLE_TRY_STATUS(model::check_weights(checkpoint, *made));
   std::map<std::string, std::vector<text::Value>> layers_by_mixer;
-  for (int64_t i = 0; i < std::ssize(spec.layers); ++i)
-    layers_by_mixer[spec.layers[static_cast<size_t>(i)].mixer].emplace_back(i);
+  for (const model::SubLayerDesign& sub : made->sub)
+    if (sub.parts > 0) layers_by_mixer[sub.spec->kind].emplace_back(sub.owner.layer);
   int64_t parameters = 0;
   std::map<std::string, int64_t> by_dtype;
   for (const auto& [name, tensor] : checkpoint.tensors().all()) {

@@ -90,11 +90,6 @@ Result<ModelSpec> make_spec(const Family& family, Format format, const Config& c
   if (!(spec.norm_eps >= 0 && spec.norm_eps < 1))
     return fail("{}: the epsilon of its norms is {}, expected 0 to 1", config.name(),
                 spec.norm_eps);
-  for (const LayerSpec& layer : spec.layers) {
-    if (layer.ffn.width > kMaxWidth)
-      return fail("{}: feed-forward width {}, expected at most {}", config.name(), layer.ffn.width,
-                  kMaxWidth);
-  }
   return spec;
 }
 

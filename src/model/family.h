@@ -36,9 +36,8 @@ struct WeightName {
   bool global = false;  // GGUF: one tensor for all layers, no "blk.N." in front
 };
 
-// Names of weights outside the mixers: "embed", "head", "final_norm" (of the model) and
-// "pre_mixer_norm", "post_mixer_norm", "pre_ffn_norm", "post_ffn_norm", "ffn_gate", "ffn_up",
-// "ffn_down" (of a layer). The others are a mixer's WeightSpec names.
+// Names of weights: "embed", "head", "final_norm" of the model; of a layer those of its norms,
+// which its SubLayerSpecs give, and the names in its sub-layers' WeightSpecs.
 struct Family {
   std::string_view name;
   std::span<const std::string_view> hugging_face;  // architectures in config.json

@@ -61,6 +61,25 @@ Status check_rotary(const Config& config, int64_t rotary, int64_t head_dim) {
 
 }  // namespace
 
+LayerSpec decoder_layer(const ModelSpec& spec, std::string_view mixer, sublayer::Params params,
+                        int64_t ffn_width, bool post_norms, std::string_view activation) {
+  SubLayerSpec mix, ffn;
+  mix.kind = mixer;
+  mix.params = std::move(params);
+  mix.pre_norm = "pre_mixer_norm";
+  ffn.kind = "gated";
+  ffn.params = sublayer::Params(
+      {{"d_model", spec.d_model}, {"width", ffn_width}, {"activation", std::string(activation)}});
+  ffn.pre_norm = "pre_ffn_norm";
+  if (post_norms) {
+    mix.post_norm = "post_mixer_norm";
+    ffn.post_norm = "post_ffn_norm";
+  }
+  LayerSpec layer;
+  layer.sub = {std::move(mix), std::move(ffn)};
+  return layer;
+}
+
 sublayer::Params attention_params(const AttentionShape& shape, float norm_eps) {
   return sublayer::Params({
       {"d_model", shape.d_model},

@@ -55,6 +55,12 @@ constexpr auto join_weights(const WeightName (&... tables)[N]) {
   return joined;
 }
 
+// A layer as most decoders have it: a mixer and a gated feed-forward, each behind a norm;
+// post_norms: one before each sum, too.
+LayerSpec decoder_layer(const ModelSpec& spec, std::string_view mixer, sublayer::Params params,
+                        int64_t ffn_width, bool post_norms = false,
+                        std::string_view activation = "silu");
+
 struct AttentionShape {
   int64_t d_model = 0;
   int64_t heads = 0;

@@ -11,49 +11,55 @@ namespace {
 
 using Ropes = std::vector<std::pair<ops::RopeSpec, std::shared_ptr<const ops::Rope>>>;
 
-// One layer's weights under the mixer's names.
-class LayerSource : public sublayer::WeightSource {
+// What a model's sub-layers share while they are bound.
+struct Shared {
+  Weights& weights;
+  const LoadOptions& options;
+  Ropes ropes;
+  int64_t matrices = 0;
+  int64_t quantized = 0;  // of them, those that multiply in int8
+
+  Result<ops::MatrixSource> matrix(Owner owner, const sublayer::WeightSpec& weight) {
+    HEDDLE_TRY(ops::MatrixSource source, weights.matrix(owner, weight));
+    ++matrices;
+    quantized += !options.full_precision &&
+                 (dtype_info(source.dtype).quantized || dtype_info(options.quantize).quantized);
+    return source;
+  }
+};
+
+// One sub-layer's weights under its own names.
+class SubLayerSource : public sublayer::WeightSource {
  public:
-  LayerSource(Weights& weights, int64_t layer, const std::vector<sublayer::WeightSpec>& specs,
-              Ropes& ropes)
-      : weights_(weights), layer_(layer), specs_(specs), ropes_(ropes) {}
+  SubLayerSource(Shared& shared, const SubLayerDesign& design) : shared_(shared), design_(design) {}
   Result<ops::MatrixSource> matrix(std::string_view name) override {
-    HEDDLE_TRY(const sublayer::WeightSpec* spec, find(name));
-    return weights_.matrix(layer_, name, spec->shape);
+    HEDDLE_TRY(const sublayer::WeightSpec* weight, find(name));
+    return shared_.matrix(design_.owner, *weight);
   }
   Result<std::vector<float>> values(std::string_view name) override {
-    HEDDLE_TRY(const sublayer::WeightSpec* spec, find(name));
-    return weights_.values(layer_, name, spec->shape);
+    HEDDLE_TRY(const sublayer::WeightSpec* weight, find(name));
+    return shared_.weights.values(design_.owner, *weight);
   }
-
   Result<std::shared_ptr<const ops::Rope>> rope(const ops::RopeSpec& spec) override {
-    for (const auto& [known, tables] : ropes_) {
+    for (const auto& [known, tables] : shared_.ropes) {
       if (known == spec) return tables;
     }
     HEDDLE_TRY(auto tables, sublayer::WeightSource::rope(spec));
-    ropes_.emplace_back(spec, tables);
+    shared_.ropes.emplace_back(spec, tables);
     return tables;
   }
 
  private:
   Result<const sublayer::WeightSpec*> find(std::string_view name) const {
-    for (const sublayer::WeightSpec& spec : specs_) {
-      if (spec.name == name) return &spec;
+    for (const sublayer::WeightSpec& weight : design_.weights) {
+      if (weight.name == name) return &weight;
     }
-    return fail("the mixer of layer {} declares no weight {}", layer_, name);
+    return fail("the sub-layer {} of layer {} declares no weight {}", design_.spec->kind,
+                design_.owner.layer, name);
   }
-  Weights& weights_;
-  int64_t layer_;
-  const std::vector<sublayer::WeightSpec>& specs_;
-  Ropes& ropes_;
+  Shared& shared_;
+  const SubLayerDesign& design_;
 };
-
-Result<ops::PackedMatrix> pack_one(Weights& weights, int64_t layer, std::string_view name,
-                                   const std::vector<int64_t>& shape,
-                                   const ops::PackOptions& options, ThreadPool& pool) {
-  HEDDLE_TRY(const ops::MatrixSource source, weights.matrix(layer, name, shape));
-  return ops::pack(pool, {&source, 1}, options);
-}
 
 }  // namespace
 
@@ -70,71 +76,47 @@ std::string kv_dtype_of(const LoadOptions& options) {
   return options.full_precision ? "f32" : "bf16";
 }
 
-Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype) {
-  if (kv_dtype != "bf16" && kv_dtype != "f32")
-    return fail("kv dtype {}: expected bf16 or f32", kv_dtype);
-  ModelDesign result;
-  std::vector<std::vector<state::StatePart>> parts;
-  for (size_t i = 0; i < spec.layers.size(); ++i) {
-    HEDDLE_TRY(const sublayer::Kind* kind, sublayer::find_kind(spec.layers[i].mixer));
-    sublayer::Params params = spec.layers[i].params;
-    params.set("kv_dtype", kv_dtype);
-    auto design = kind->design(params);
-    if (!design) return fail("layer {} ({}): {}", i, kind->name, design.error().message);
-    parts.push_back((*design)->state_parts());
-    result.mixers.push_back(std::move(*design));
-  }
-  HEDDLE_TRY(result.layout, state::StateLayout::make(std::move(parts)));
-  return result;
-}
-
 Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weights& weights,
                                                    const LoadOptions& options, ThreadPool& pool) {
   std::unique_ptr<Model> model(new Model);
   model->spec_ = spec;
-  HEDDLE_TRY(model->design_, make_design(spec, kv_dtype_of(options)));
+  HEDDLE_TRY(model->design_, make_design(model->spec_, kv_dtype_of(options)));
   // First, while nothing is resident: it looks at pages all over the file.
   const Hash128 base = weights.hash();
   model->memory_ = std::make_unique<backend::WeightMemory>();
   const ops::PackOptions pack{options.full_precision, options.quantize, model->memory_.get()};
-  Ropes ropes;
-  const int64_t width = spec.d_model;
-  const std::vector<int64_t> vector = {width};
-  HEDDLE_TRY(const ops::MatrixSource embed, weights.matrix(-1, "embed", {spec.vocab_size, width}));
-  HEDDLE_TRY(model->embed_, ops::pack(pool, {&embed, 1}, pack));
-  model->spec_.embed_scale = loaded_embed_scale(spec, embed.dtype, options);
-  weights.release();
-  if (!spec.tied) {
-    HEDDLE_TRY(model->head_, pack_one(weights, -1, "head", {spec.vocab_size, width}, pack, pool));
-    weights.release();
-  }
-  HEDDLE_TRY(model->final_norm_, weights.values(-1, "final_norm", vector));
-  const int64_t layers = std::ssize(spec.layers);
-  for (int64_t i = 0; i < layers; ++i) {
-    const LayerSpec& layer_spec = spec.layers[static_cast<size_t>(i)];
-    const sublayer::Design& design = *model->design_.mixers[static_cast<size_t>(i)];
-    const std::vector<sublayer::WeightSpec> specs = design.weights();
-    LayerSource source(weights, i, specs, ropes);
-    Layer layer;
-    HEDDLE_TRY(layer.mixer, design.bind(pool, source, pack));
-    HEDDLE_TRY(layer.pre_mixer_norm, weights.values(i, "pre_mixer_norm", vector));
-    HEDDLE_TRY(layer.pre_ffn_norm, weights.values(i, "pre_ffn_norm", vector));
-    if (layer_spec.post_norms) {
-      HEDDLE_TRY(layer.post_mixer_norm, weights.values(i, "post_mixer_norm", vector));
-      HEDDLE_TRY(layer.post_ffn_norm, weights.values(i, "post_ffn_norm", vector));
+  Shared shared{weights, options};
+  for (const sublayer::WeightSpec& weight : model_weights(spec)) {
+    if (!weight.matrix) {
+      HEDDLE_TRY(model->final_norm_, weights.values({}, weight));
+      continue;
     }
-    const int64_t ffn = layer_spec.ffn.width;
-    HEDDLE_TRY(ops::MatrixSource gate, weights.matrix(i, "ffn_gate", {ffn, width}));
-    HEDDLE_TRY(ops::MatrixSource up, weights.matrix(i, "ffn_up", {ffn, width}));
-    model->quantized_ = !options.full_precision && (dtype_info(gate.dtype).quantized ||
-                                                    dtype_info(options.quantize).quantized);
-    const ops::MatrixSource gate_up[] = {std::move(gate), std::move(up)};
-    HEDDLE_TRY(layer.gate_up, ops::pack(pool, gate_up, pack));
-    HEDDLE_TRY(layer.down, pack_one(weights, i, "ffn_down", {width, ffn}, pack, pool));
-    model->layers_.push_back(std::move(layer));
+    HEDDLE_TRY(const ops::MatrixSource source, shared.matrix({}, weight));
+    HEDDLE_TRY(ops::PackedMatrix packed, ops::pack(pool, {&source, 1}, pack));
+    if (weight.name == "embed")
+      model->spec_.embed_scale = loaded_embed_scale(spec, source.dtype, options);
+    (weight.name == "embed" ? model->embed_ : model->head_) = std::move(packed);
     weights.release();
-    if (options.progress) options.progress(i + 1, layers);
   }
+  for (float& value : model->final_norm_) value *= spec.logit_scale;
+  const int64_t layers = std::ssize(spec.layers);
+  for (const SubLayerDesign& design : model->design_.sub) {
+    SubLayerSource source(shared, design);
+    Bound bound;
+    HEDDLE_TRY(bound.body, design.design->bind(pool, source, pack));
+    if (!design.spec->pre_norm.empty()) {
+      HEDDLE_TRY(bound.pre_norm, source.values(design.spec->pre_norm));
+    }
+    if (!design.spec->post_norm.empty()) {
+      HEDDLE_TRY(bound.post_norm, source.values(design.spec->post_norm));
+    }
+    model->sub_.push_back(std::move(bound));
+    weights.release();
+    const int64_t layer = design.owner.layer;
+    const bool last = design.owner.sub + 1 == spec.layers[static_cast<size_t>(layer)].sub.size();
+    if (options.progress && last) options.progress(layer + 1, layers);
+  }
+  model->quantized_ = 2 * shared.quantized > shared.matrices;
   const std::string how =
       fmt::format("{:x} {:x} {} {} {}", base.low, base.high, options.full_precision,
                   dtype_info(options.quantize).name, kv_dtype_of(options));

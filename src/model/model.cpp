@@ -26,23 +26,11 @@ void norm_rows(backend::Context& ctx, const float* x, int64_t rows, int64_t widt
                       .y_stride = width});
 }
 
-void product(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const ops::PackedMatrix& weights, float* y) {
-  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
-  ops::matmul(ctx, x, tokens, weights, y);
-}
-
-void add(backend::Context& ctx, const float* x, int64_t count, float* y) {
-  const backend::ProfileScope part(ctx, "residual");
-  ops::add(ctx, x, count, y);
-}
-
-float* gather(backend::Context& ctx, const float* x, int64_t width, std::span<const int32_t> rows) {
-  float* out = ctx.scratch.allocate<float>(std::max<int64_t>(1, std::ssize(rows)) * width);
+// out [rows, width]
+void gather(const float* x, int64_t width, std::span<const int32_t> rows, float* out) {
   for (size_t i = 0; i < rows.size(); ++i)
     std::memcpy(out + static_cast<int64_t>(i) * width, x + rows[i] * width,
                 static_cast<size_t>(width) * sizeof(float));
-  return out;
 }
 
 }  // namespace
@@ -53,7 +41,11 @@ state::SnapshotIdentity Model::snapshot_identity() const {
   state::SnapshotIdentity identity;
   identity.model = spec_.arch;
   identity.weights = hash_;
-  for (const LayerSpec& layer : spec_.layers) identity.mixers.push_back(layer.mixer);
+  identity.mixers.resize(spec_.layers.size());  // of each layer, what keeps state
+  for (const SubLayerDesign& sub : design_.sub) {
+    std::string& name = identity.mixers[static_cast<size_t>(sub.owner.layer)];
+    if (sub.parts > 0) name += (name.empty() ? "" : "+") + sub.spec->kind;
+  }
   return identity;
 }
 
@@ -63,25 +55,20 @@ int64_t Model::weight_bytes() const {
 
 int64_t Model::step_weight_bytes() const {
   int64_t bytes = head_matrix().bytes();
-  for (const Layer& layer : layers_)
-    bytes += layer.mixer->weight_bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  for (const Bound& sub : sub_) bytes += sub.body->weight_bytes();
   return bytes;
 }
 
 double Model::prompt_token_ops(int64_t position) const {
   double ops = 0;
-  for (size_t l = 0; l < layers_.size(); ++l) {
-    ops += design_.mixers[l]->cost(position).flops;
-    ops +=
-        6.0 * static_cast<double>(spec_.d_model) * static_cast<double>(spec_.layers[l].ffn.width);
-  }
+  for (const SubLayerDesign& sub : design_.sub) ops += sub.design->cost(position).flops;
   return ops;
 }
 
 double Model::decode_token_bytes(int64_t position) const {
   auto bytes = static_cast<double>(step_weight_bytes());
-  for (const auto& mixer : design_.mixers) {
-    const sublayer::Cost cost = mixer->cost(position);
+  for (const SubLayerDesign& sub : design_.sub) {
+    const sublayer::Cost cost = sub.design->cost(position);
     bytes += cost.state_read_bytes + cost.state_write_bytes;
   }
   return bytes;
@@ -101,28 +88,21 @@ void Model::embed(backend::Context& ctx, std::span<const int32_t> tokens, float*
   });
 }
 
-void Model::feed_forward(backend::Context& ctx, int64_t index, int64_t tokens, float* x) const {
-  backend::ArenaScope scope(ctx.scratch);
-  const Layer& layer = layers_[static_cast<size_t>(index)];
-  const FfnSpec& spec = spec_.layers[static_cast<size_t>(index)].ffn;
+void Model::run(backend::Context& ctx, const state::BatchView& batch,
+                const state::StepBatch& step, size_t first, size_t last, const float* x,
+                float* y) const {
+  const backend::ArenaScope scope(ctx.scratch);
   const int64_t width = spec_.d_model;
-  float* normed = ctx.scratch.allocate<float>(tokens * width);
-  float* gate_up = ctx.scratch.allocate<float>(tokens * 2 * spec.width);
-  float* gated = ctx.scratch.allocate<float>(tokens * spec.width);
-  norm_rows(ctx, x, tokens, width, layer.pre_ffn_norm, spec_.norm_eps, normed);
-  product(ctx, "ffn gate and up", normed, tokens, layer.gate_up, gate_up);
-  {
-    const backend::ProfileScope part(ctx, "ffn activation");
-    ops::gated(ctx, {.gate_up = gate_up,
-                     .tokens = tokens,
-                     .width = spec.width,
-                     .activation = spec.activation,
-                     .out = gated});
+  float* normed = ctx.scratch.allocate<float>(batch.tokens * width);
+  for (size_t i = first; i < last; ++i, y += batch.tokens * width) {
+    const SubLayerDesign& design = design_.sub[i];
+    const std::string& norm = design.spec->pre_norm;
+    if (!norm.empty() && (i == first || norm != design_.sub[i - 1].spec->pre_norm))
+      norm_rows(ctx, x, batch.tokens, width, sub_[i].pre_norm, spec_.norm_eps, normed);
+    const backend::ProfileScope part(ctx, "sub-layers, the rest");
+    sub_[i].body->forward(ctx, batch, norm.empty() ? x : normed, step.parts_from(design.first_part),
+                          y);
   }
-  product(ctx, "ffn down", gated, tokens, layer.down, normed);
-  if (!layer.post_ffn_norm.empty())
-    norm_rows(ctx, normed, tokens, width, layer.post_ffn_norm, spec_.norm_eps, normed);
-  add(ctx, normed, tokens * width, x);
 }
 
 float* Model::hidden(backend::Context& ctx, const state::StepBatch& step) const {
@@ -130,30 +110,34 @@ float* Model::hidden(backend::Context& ctx, const state::StepBatch& step) const 
   const state::BatchView batch = step.batch();
   const std::span<const int32_t> rows = step.rows();
   const int64_t width = spec_.d_model;
-  int64_t count = batch.tokens;
-  float* x = ctx.scratch.allocate<float>(count * width);
-  float* mixed = ctx.scratch.allocate<float>(count * width);
+  float* x = ctx.scratch.allocate<float>(batch.tokens * width);
   embed(ctx, step.tokens(), x);
-  for (int64_t l = 0; l < std::ssize(layers_); ++l) {
-    const Layer& layer = layers_[static_cast<size_t>(l)];
-    {
-      backend::ArenaScope scope(ctx.scratch);
-      float* normed = ctx.scratch.allocate<float>(count * width);
-      norm_rows(ctx, x, count, width, layer.pre_mixer_norm, spec_.norm_eps, normed);
-      const backend::ProfileScope part(ctx, "mixer, the rest");
-      layer.mixer->forward(ctx, batch, normed, step.state(l), mixed);
+  const auto largest = static_cast<int64_t>(design_.largest_group());
+  float* y = ctx.scratch.allocate<float>(largest * batch.tokens * width);
+  state::BatchView view = batch;
+  // Of the rows that nobody wants, no sub-layer needs more than the records.
+  const size_t stateful = design_.stateful_end();
+  for (size_t first = 0; first < sub_.size();) {
+    const size_t last = design_.group_end(first);
+    run(ctx, view, step, first, last, x, y);
+    if (first < stateful && last >= stateful) {
+      const int64_t all = view.tokens, kept = std::ssize(rows);
+      const float *from_x = x, *from_y = y;
+      x = ctx.scratch.allocate<float>(std::max<int64_t>(1, kept) * width);
+      y = ctx.scratch.allocate<float>(std::max<int64_t>(1, kept) * width * largest);
+      gather(from_x, width, rows, x);
+      for (int64_t i = 0; i < static_cast<int64_t>(last - first); ++i)
+        gather(from_y + i * all * width, width, rows, y + i * kept * width);
+      view = {.tokens = kept};
+      if (kept == 0) return x;
     }
-    if (l + 1 == std::ssize(layers_)) {
-      // Nobody reads the other rows any more.
-      x = gather(ctx, x, width, rows);
-      mixed = gather(ctx, mixed, width, rows);
-      count = std::ssize(rows);
-      if (count == 0) return x;
+    for (float* part = y; first < last; ++first, part += view.tokens * width) {
+      const SubLayerSpec& spec = *design_.sub[first].spec;
+      if (!spec.post_norm.empty())
+        norm_rows(ctx, part, view.tokens, width, sub_[first].post_norm, spec_.norm_eps, part);
+      const backend::ProfileScope scope(ctx, "residual");
+      ops::add(ctx, {part, view.tokens * width, x, spec.residual_scale, spec.input_scale});
     }
-    if (!layer.post_mixer_norm.empty())
-      norm_rows(ctx, mixed, count, width, layer.post_mixer_norm, spec_.norm_eps, mixed);
-    add(ctx, mixed, count * width, x);
-    feed_forward(ctx, l, count, x);
   }
   return x;
 }
@@ -161,7 +145,7 @@ float* Model::hidden(backend::Context& ctx, const state::StepBatch& step) const 
 void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) const {
   const FlushDenormals flush;
   norm_rows(ctx, x, rows, spec_.d_model, final_norm_, spec_.norm_eps, x);
-  product(ctx, "output matrix", x, rows, head_matrix(), logits);
+  ops::project(ctx, "output matrix", x, rows, head_matrix(), logits);
 }
 
 void Model::forward(backend::Context& ctx, const state::StepBatch& step, float* logits) const {

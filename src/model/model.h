@@ -1,6 +1,6 @@
 #pragma once
-// A model with its weights, ready to run: embedding, layers (mixer and feed-forward), final norm
-// and output matrix. Immutable and without sequence state, so any number of engines may share one.
+// A model with its weights, ready to run: embedding, layers of sub-layers, final norm and output
+// matrix. Immutable and without sequence state, so any number of engines may share one.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "model/design.h"
 #include "model/files/checkpoint.h"
 #include "model/spec.h"
 #include "ops/matmul/matmul.h"
@@ -31,13 +32,6 @@ struct LoadOptions {
   std::string kv_dtype;         // "bf16" or "f32"; empty: f32 in full precision, else bf16
   std::function<void(int64_t layers_done, int64_t layers)> progress;  // optional
 };
-
-// The designs of a model's layers, with kv_dtype set: all that sizes and plans need.
-struct ModelDesign {
-  std::vector<std::unique_ptr<sublayer::Design>> mixers;  // [layers]
-  state::StateLayout layout;
-};
-Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype);
 
 // The kv_dtype that options ask for.
 std::string kv_dtype_of(const LoadOptions& options);
@@ -87,29 +81,29 @@ class Model {
                const LogitSink& sink) const;
 
  private:
-  struct Layer {
-    std::unique_ptr<sublayer::SubLayer> mixer;
-    std::vector<float> pre_mixer_norm, post_mixer_norm, pre_ffn_norm, post_ffn_norm;  // [D]
-    ops::PackedMatrix gate_up;                                                        // [2 ffn, D]
-    ops::PackedMatrix down;                                                           // [D, ffn]
+  struct Bound {
+    std::unique_ptr<sublayer::SubLayer> body;
+    std::vector<float> pre_norm, post_norm;  // [D] or empty
   };
   Model() = default;
   // Hidden rows of step.rows() after the last layer: [rows, D] in scratch memory.
   float* hidden(backend::Context& ctx, const state::StepBatch& step) const;
   void embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const;
-  void feed_forward(backend::Context& ctx, int64_t layer, int64_t tokens, float* x) const;
+  // y [T, D] of the sub-layers [first, last), which all read x [T, D], one after the other.
+  void run(backend::Context& ctx, const state::BatchView& batch, const state::StepBatch& step,
+           size_t first, size_t last, const float* x, float* y) const;
   void head(backend::Context& ctx, float* x, int64_t rows, float* logits) const;
   const ops::PackedMatrix& head_matrix() const { return spec_.tied ? embed_ : head_; }
 
   ModelSpec spec_;
-  ModelDesign design_;
+  ModelDesign design_;  // points into spec_
   Hash128 hash_;
   std::unique_ptr<backend::WeightMemory> memory_;  // of the matrices below
   bool quantized_ = false;
   ops::PackedMatrix embed_;  // [V, D]
   ops::PackedMatrix head_;   // [V, D]; empty when tied
   std::vector<float> final_norm_;
-  std::vector<Layer> layers_;
+  std::vector<Bound> sub_;  // as design_.sub
 };
 
 }  // namespace heddle::model

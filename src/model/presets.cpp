@@ -11,14 +11,10 @@
 namespace heddle::model {
 namespace {
 
-LayerSpec attention(const AttentionShape& shape, float eps, double theta, int64_t rotary,
-                    int64_t ffn) {
-  LayerSpec layer;
-  layer.mixer = "full_attention";
-  layer.params = attention_params(shape, eps);
-  layer.params.set("rope_rotary", rotary).set("rope_theta", theta);
-  layer.ffn.width = ffn;
-  return layer;
+sublayer::Params attention(const AttentionShape& shape, float eps, double theta, int64_t rotary) {
+  sublayer::Params params = attention_params(shape, eps);
+  params.set("rope_rotary", rotary).set("rope_theta", theta);
+  return params;
 }
 
 ModelSpec base(std::string arch, int64_t vocab, int64_t width, int64_t context, float eps) {
@@ -34,7 +30,9 @@ ModelSpec base(std::string arch, int64_t vocab, int64_t width, int64_t context, 
 
 ModelSpec smollm2_135m() {
   ModelSpec spec = base("llama", 49152, 576, 8192, 1e-5f);
-  spec.layers.assign(30, attention({576, 9, 3, 64, 64}, spec.norm_eps, 1e5, 64, 1536));
+  spec.layers.assign(30,
+                     decoder_layer(spec, "full_attention",
+                                   attention({576, 9, 3, 64, 64}, spec.norm_eps, 1e5, 64), 1536));
   return spec;
 }
 
@@ -44,15 +42,12 @@ ModelSpec gemma3_270m() {
   spec.embed_scale_rounded = true;
   for (int64_t i = 0; i < 18; ++i) {
     const bool full = (i + 1) % 6 == 0;
-    LayerSpec layer = attention({640, 4, 1, 256, 256}, spec.norm_eps, full ? 1e6 : 1e4, 256, 2048);
-    layer.params.set("qk_norm", std::string("head"));
-    if (!full) {
-      layer.mixer = "sliding_window";
-      layer.params.set("window", int64_t{512});
-    }
-    layer.ffn.activation = ops::Activation::gelu_tanh;
-    layer.post_norms = true;
-    spec.layers.push_back(std::move(layer));
+    sublayer::Params params =
+        attention({640, 4, 1, 256, 256}, spec.norm_eps, full ? 1e6 : 1e4, 256);
+    params.set("qk_norm", std::string("head"));
+    if (!full) params.set("window", int64_t{512});
+    spec.layers.push_back(decoder_layer(spec, full ? "full_attention" : "sliding_window",
+                                        std::move(params), 2048, true, "gelu_tanh"));
   }
   return spec;
 }
@@ -60,34 +55,30 @@ ModelSpec gemma3_270m() {
 ModelSpec lfm2_350m() {
   ModelSpec spec = base("lfm2", 65536, 1024, 128000, 1e-5f);
   constexpr int64_t kAttention[] = {2, 5, 8, 10, 12, 14};
-  for (int64_t i = 0; i < 16; ++i) {
-    LayerSpec layer = attention({1024, 16, 8, 64, 64}, spec.norm_eps, 1e6, 64, 4608);
-    layer.params.set("qk_norm", std::string("head"));
-    if (std::find(std::begin(kAttention), std::end(kAttention), i) == std::end(kAttention)) {
-      layer.mixer = "short_conv";
-      layer.params = sublayer::Params({{"d_model", int64_t{1024}}, {"taps", int64_t{3}}});
-    }
-    spec.layers.push_back(std::move(layer));
-  }
+  const sublayer::Params conv({{"d_model", int64_t{1024}}, {"taps", int64_t{3}}});
+  sublayer::Params full = attention({1024, 16, 8, 64, 64}, spec.norm_eps, 1e6, 64);
+  full.set("qk_norm", std::string("head"));
+  spec.layers.assign(16, decoder_layer(spec, "short_conv", conv, 4608));
+  for (const int64_t i : kAttention)
+    spec.layers[static_cast<size_t>(i)] = decoder_layer(spec, "full_attention", full, 4608);
   return spec;
 }
 
 ModelSpec qwen35_08b() {
   ModelSpec spec = base("qwen3_5", 248320, 1024, 262144, 1e-6f);
+  const sublayer::Params delta({{"d_model", int64_t{1024}},
+                                {"key_heads", int64_t{16}},
+                                {"value_heads", int64_t{16}},
+                                {"key_dim", int64_t{128}},
+                                {"value_dim", int64_t{128}},
+                                {"taps", int64_t{4}},
+                                {"norm_eps", 1e-6}});
+  sublayer::Params full = attention({1024, 8, 2, 256, 256}, spec.norm_eps, 1e7, 64);
+  full.set("qk_norm", std::string("head")).set("output_gate", true);
   for (int64_t i = 0; i < 24; ++i) {
-    LayerSpec layer = attention({1024, 8, 2, 256, 256}, spec.norm_eps, 1e7, 64, 3584);
-    layer.params.set("qk_norm", std::string("head")).set("output_gate", true);
-    if ((i + 1) % 4 != 0) {
-      layer.mixer = "gated_delta_net";
-      layer.params = sublayer::Params({{"d_model", int64_t{1024}},
-                                       {"key_heads", int64_t{16}},
-                                       {"value_heads", int64_t{16}},
-                                       {"key_dim", int64_t{128}},
-                                       {"value_dim", int64_t{128}},
-                                       {"taps", int64_t{4}},
-                                       {"norm_eps", 1e-6}});
-    }
-    spec.layers.push_back(std::move(layer));
+    const bool linear = (i + 1) % 4 != 0;
+    spec.layers.push_back(decoder_layer(spec, linear ? "gated_delta_net" : "full_attention",
+                                        linear ? delta : full, 3584));
   }
   return spec;
 }
@@ -157,18 +148,16 @@ class RandomWeights : public Weights {
   RandomWeights(const ModelSpec& spec, DType dtype, uint64_t seed, ThreadPool& pool)
       : spec_(spec), dtype_(dtype), seed_(seed), pool_(pool) {}
 
-  Result<ops::MatrixSource> matrix(int64_t layer, std::string_view name,
-                                   const std::vector<int64_t>& shape) override {
-    if (shape.size() != 2) return fail("weight {} is not a matrix", name);
-    const bool table = name == "embed" || name == "head";
+  Result<ops::MatrixSource> matrix(Owner owner, const sublayer::WeightSpec& weight) override {
+    const std::vector<int64_t>& shape = weight.shape;
+    if (shape.size() != 2) return fail("weight {} is not a matrix", weight.name);
+    const bool table = owner.layer < 0;
     DType dtype = dtype_;
     if (table && dtype == DType::q4_0) dtype = shape[1] % 256 == 0 ? DType::q6_k : DType::q8_0;
     if (shape[1] % dtype_info(dtype).block_elements != 0) dtype = DType::bf16;
-    const float deviation =
-        name == "embed" ? 1.0f / spec_.embed_scale : 1.0f / std::sqrt(static_cast<float>(shape[1]));
     buffers_.emplace_back(static_cast<size_t>(dtype_bytes(dtype, shape[0] * shape[1])));
     std::vector<std::byte>& buffer = buffers_.back();
-    RandomMatrix(dtype, key(layer, name), deviation)
+    RandomMatrix(dtype, key(owner, weight.name), static_cast<float>(weight.deviation()))
         .fill(buffer.data(), static_cast<int64_t>(buffer.size()), pool_);
     ops::MatrixSource source;
     source.data = buffer.data();
@@ -178,25 +167,9 @@ class RandomWeights : public Weights {
     return source;
   }
 
-  Result<std::vector<float>> values(int64_t layer, std::string_view name,
-                                    const std::vector<int64_t>& shape) override {
-    int64_t count = 1;
-    for (const int64_t size : shape) count *= size;
-    std::vector<float> result(static_cast<size_t>(count));
-    Rng rng(key(layer, name));
-    const bool norm = name.find("norm") != name.npos;
-    for (float& value : result) {
-      if (norm) {
-        value = 1.0f + 0.1f * rng.normal();
-      } else if (name == "decay") {
-        value = -(1.0f + 15.0f * static_cast<float>(rng.unit()));
-      } else if (name == "dt_bias") {
-        value = -4.0f + 3.0f * static_cast<float>(rng.unit());
-      } else {
-        value = 0.3f * rng.normal();
-      }
-    }
-    return result;
+  Result<std::vector<float>> values(Owner owner, const sublayer::WeightSpec& weight) override {
+    Rng rng(key(owner, weight.name));
+    return sublayer::draw(weight, rng);
   }
 
   void release() override { buffers_.clear(); }
@@ -205,14 +178,14 @@ class RandomWeights : public Weights {
     std::string text = fmt::format("random {} {} {} {}", spec_.arch, spec_.layers.size(),
                                    dtype_info(dtype_).name, seed_);
     for (const LayerSpec& layer : spec_.layers)
-      text += fmt::format(" {} {} {}", layer.mixer, spec_.d_model, layer.ffn.width);
+      for (const SubLayerSpec& sub : layer.sub) text += " " + sub.kind + sub.params.text();
     return hash128(std::as_bytes(std::span(text)));
   }
 
  private:
-  uint64_t key(int64_t layer, std::string_view name) const {
+  uint64_t key(Owner owner, std::string_view name) const {
     return hash64(std::as_bytes(std::span(name.data(), name.size())),
-                  mix64(seed_) + static_cast<uint64_t>(layer + 1));
+                  mix64(seed_) + static_cast<uint64_t>(owner.layer + 1));
   }
 
   ModelSpec spec_;

@@ -1,27 +1,38 @@
 #pragma once
-// What a model is, apart from its weights: the shape of every layer and which mixer it has. Made by
+// What a model is, apart from its weights: the sub-layers of every layer and their shapes. Made by
 // a family from a configuration, or by hand.
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "ops/elementwise/activation.h"
 #include "sublayer/params.h"
 
 namespace heddle::model {
 
-struct FfnSpec {
-  ops::Activation activation = ops::Activation::silu;
-  int64_t width = 0;
+// x = input_scale x + residual_scale post_norm(f(pre_norm(x))), where f is the sub-layer.
+struct SubLayerSpec {
+  std::string kind;  // a name of sublayer::kind_table()
+  sublayer::Params params;
+  // Weights [D] of RMS norms, by our names ("pre_mixer_norm"); empty: no norm. Sub-layers in
+  // parallel may share one.
+  std::string pre_norm;
+  std::string post_norm;
+  float input_scale = 1;
+  float residual_scale = 1;
+  // Reads the x that the sub-layer before it read: x + a(n(x)) + b(n(x)).
+  bool parallel = false;
 };
 
-// x += post_mixer_norm(mixer(pre_mixer_norm(x))); x += post_ffn_norm(ffn(pre_ffn_norm(x))), where
-// the post norms are optional and ffn(n) = down(act(gate n) * up n).
+// One after the other: [mixer, feed-forward] mostly; a mixer alone, mixers in parallel and a
+// feed-forward, ... Names of weights are unique within a layer.
 struct LayerSpec {
-  std::string mixer;  // name of a mixer kind
-  sublayer::Params params;
-  FfnSpec ffn;
-  bool post_norms = false;
+  std::vector<SubLayerSpec> sub;
+};
+
+// The sub-layer that a weight belongs to: the `sub`-th of a layer; layer -1: the model itself.
+struct Owner {
+  int64_t layer = -1;
+  size_t sub = 0;
 };
 
 struct ModelSpec {
@@ -35,6 +46,7 @@ struct ModelSpec {
   // The scale is a number of the type that embeddings are computed in: that of the matrix as held,
   // float32 where it holds quantised blocks (Gemma; see loaded_embed_scale).
   bool embed_scale_rounded = false;
+  float logit_scale = 1;
   bool tied = false;  // the output matrix is the embedding
   // What the tensors of a Hugging Face checkpoint begin with: "model." or "model.language_model.".
   std::string tensor_prefix;

@@ -31,10 +31,10 @@ class CheckpointWeights : public Weights {
  public:
   explicit CheckpointWeights(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
 
-  Result<ops::MatrixSource> matrix(int64_t layer, std::string_view name,
-                                   const std::vector<int64_t>& shape) override {
-    HEDDLE_TRY(const Checkpoint::Found found, locate(layer, name, shape));
-    if (shape.size() != 2) return fail("weight {} is not a matrix", name);
+  Result<ops::MatrixSource> matrix(Owner owner, const sublayer::WeightSpec& weight) override {
+    const std::vector<int64_t>& shape = weight.shape;
+    HEDDLE_TRY(const Checkpoint::Found found, locate(owner, weight));
+    if (shape.size() != 2) return fail("weight {} is not a matrix", weight.name);
     if (found.transform == Transform::plus_one || found.transform == Transform::minus_exp)
       return fail("tensor {}: a matrix takes no transformation of values", found.name);
     ops::MatrixSource source;
@@ -44,13 +44,12 @@ class CheckpointWeights : public Weights {
     source.rows = shape[0];
     source.cols = shape[1];
     if (found.transform != Transform::none)
-      source.row_order = adjacent_order(layer, found, shape[0]);
+      source.row_order = adjacent_order(owner, found, shape[0]);
     return source;
   }
 
-  Result<std::vector<float>> values(int64_t layer, std::string_view name,
-                                    const std::vector<int64_t>& shape) override {
-    HEDDLE_TRY(const Checkpoint::Found found, locate(layer, name, shape));
+  Result<std::vector<float>> values(Owner owner, const sublayer::WeightSpec& weight) override {
+    HEDDLE_TRY(const Checkpoint::Found found, locate(owner, weight));
     std::vector<float> values(static_cast<size_t>(found.tensor->elements()));
     ops::dequantize(found.tensor->dtype, aligned(*found.tensor),
                     static_cast<int64_t>(values.size()), values.data());
@@ -66,7 +65,7 @@ class CheckpointWeights : public Weights {
         break;
       case Transform::adjacent_q:
       case Transform::adjacent_k: {
-        const auto order = adjacent_order(layer, found, static_cast<int64_t>(values.size()));
+        const auto order = adjacent_order(owner, found, static_cast<int64_t>(values.size()));
         const std::vector<float> stored = values;
         for (size_t i = 0; i < order.size(); ++i) values[i] = stored[static_cast<size_t>(order[i])];
         break;
@@ -76,8 +75,8 @@ class CheckpointWeights : public Weights {
   }
 
   // Finds a weight and compares its shape and type.
-  Status check(int64_t layer, std::string_view name, const std::vector<int64_t>& shape) {
-    HEDDLE_TRY([[maybe_unused]] const Checkpoint::Found found, locate(layer, name, shape));
+  Status check(Owner owner, const sublayer::WeightSpec& weight) {
+    HEDDLE_TRY([[maybe_unused]] const Checkpoint::Found found, locate(owner, weight));
     used_.clear();
     return {};
   }
@@ -90,12 +89,11 @@ class CheckpointWeights : public Weights {
   Hash128 hash() const override { return checkpoint_.hash(); }
 
  private:
-  Result<Checkpoint::Found> locate(int64_t layer, std::string_view name,
-                                   const std::vector<int64_t>& shape) {
-    HEDDLE_TRY(const Checkpoint::Found found, checkpoint_.find(layer, name));
-    if (squeezed(found.tensor->shape) != squeezed(shape))
+  Result<Checkpoint::Found> locate(Owner owner, const sublayer::WeightSpec& weight) {
+    HEDDLE_TRY(const Checkpoint::Found found, checkpoint_.find(owner.layer, weight.name));
+    if (squeezed(found.tensor->shape) != squeezed(weight.shape))
       return fail("{}: tensor {} has shape {}, expected {}", checkpoint_.path(), found.name,
-                  shape_text(found.tensor->shape), shape_text(shape));
+                  shape_text(found.tensor->shape), shape_text(weight.shape));
     const DType type = found.tensor->dtype;
     if (!dtype_info(type).quantized && type != DType::f32 && type != DType::f16 &&
         type != DType::bf16)
@@ -105,9 +103,10 @@ class CheckpointWeights : public Weights {
     return found;
   }
 
-  std::vector<int32_t> adjacent_order(int64_t layer, const Checkpoint::Found& found,
+  std::vector<int32_t> adjacent_order(Owner owner, const Checkpoint::Found& found,
                                       int64_t rows) const {
-    const sublayer::Params& params = checkpoint_.spec().layers[static_cast<size_t>(layer)].params;
+    const LayerSpec& layer = checkpoint_.spec().layers[static_cast<size_t>(owner.layer)];
+    const sublayer::Params& params = layer.sub[owner.sub].params;
     const int64_t heads =
         params.integer_or(found.transform == Transform::adjacent_q ? "heads" : "kv_heads", 1);
     return half_split_order(rows, rows / heads, params.integer_or("rope_rotary", 0));
@@ -135,23 +134,11 @@ std::unique_ptr<Weights> checkpoint_weights(const Checkpoint& checkpoint) {
 
 Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design) {
   CheckpointWeights weights(checkpoint);
-  const ModelSpec& spec = checkpoint.spec();
-  const int64_t width = spec.d_model;
-  HEDDLE_TRY_STATUS(weights.check(-1, "embed", {spec.vocab_size, width}));
-  if (!spec.tied) HEDDLE_TRY_STATUS(weights.check(-1, "head", {spec.vocab_size, width}));
-  HEDDLE_TRY_STATUS(weights.check(-1, "final_norm", {width}));
-  for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const auto layer = static_cast<int64_t>(i);
-    for (const sublayer::WeightSpec& weight : design.mixers[i]->weights())
-      HEDDLE_TRY_STATUS(weights.check(layer, weight.name, weight.shape));
-    std::vector<const char*> norms = {"pre_mixer_norm", "pre_ffn_norm"};
-    if (spec.layers[i].post_norms) norms.insert(norms.end(), {"post_mixer_norm", "post_ffn_norm"});
-    for (const char* norm : norms) HEDDLE_TRY_STATUS(weights.check(layer, norm, {width}));
-    const int64_t ffn = spec.layers[i].ffn.width;
-    HEDDLE_TRY_STATUS(weights.check(layer, "ffn_gate", {ffn, width}));
-    HEDDLE_TRY_STATUS(weights.check(layer, "ffn_up", {ffn, width}));
-    HEDDLE_TRY_STATUS(weights.check(layer, "ffn_down", {width, ffn}));
-  }
+  for (const sublayer::WeightSpec& weight : model_weights(checkpoint.spec()))
+    HEDDLE_TRY_STATUS(weights.check({}, weight));
+  for (const SubLayerDesign& sub : design.sub)
+    for (const sublayer::WeightSpec& weight : sub.weights)
+      HEDDLE_TRY_STATUS(weights.check(sub.owner, weight));
   return {};
 }
 

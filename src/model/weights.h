@@ -13,20 +13,17 @@
 #include "model/model.h"
 #include "model/spec.h"
 #include "ops/matmul/matmul.h"
-#include "sublayer/sublayer.h"
+#include "sublayer/weight.h"
 
 namespace heddle::model {
 
-// `layer` -1: a weight of the model itself. `shape` as in a mixer's WeightSpec; dimensions of size
-// 1 in the file don't count.
+// Dimensions of size 1 in a file don't count when shapes are compared.
 class Weights {
  public:
   virtual ~Weights() = default;
   // Valid until release().
-  virtual Result<ops::MatrixSource> matrix(int64_t layer, std::string_view name,
-                                           const std::vector<int64_t>& shape) = 0;
-  virtual Result<std::vector<float>> values(int64_t layer, std::string_view name,
-                                            const std::vector<int64_t>& shape) = 0;
+  virtual Result<ops::MatrixSource> matrix(Owner owner, const sublayer::WeightSpec& weight) = 0;
+  virtual Result<std::vector<float>> values(Owner owner, const sublayer::WeightSpec& weight) = 0;
   // What matrix() and values() gave so far is no longer needed.
   virtual void release() = 0;
   virtual Hash128 hash() const = 0;

@@ -36,6 +36,12 @@ backend::Work attention_work(const AttentionArgs& args) {
   return work;
 }
 
+void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
+             const PackedMatrix& weights, float* y) {
+  const backend::ProfileScope part(ctx, name, [&] { return product_work(weights, tokens); });
+  matmul(ctx, x, tokens, weights, y);
+}
+
 Limit limit_of(const backend::Work& work, const backend::MachineLimits& machine) {
   const double read = work.bytes / machine.read_bytes_per_s;
   const double int8 = work.int8_ops / machine.int8_ops;

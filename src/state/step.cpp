@@ -62,7 +62,10 @@ BatchView StepBatch::batch() const {
 
 StateView StepBatch::state(int64_t layer) const {
   // Those of the other layers lie between.
-  const int64_t first = layout_->first_part[static_cast<size_t>(layer)];
+  return parts_from(layout_->first_part[static_cast<size_t>(layer)]);
+}
+
+StateView StepBatch::parts_from(int64_t first) const {
   const std::span<const PartView> views = views_;
   return {views.subspan(std::min(static_cast<size_t>(first), views.size())), layout_->parts()};
 }

@@ -52,6 +52,8 @@ class StepBatch {
   std::span<const int32_t> rows() const { return rows_; }
   // The parts of a layer, for every segment. Until the first commit().
   StateView state(int64_t layer) const;
+  // The same by the index of its first part in the layout.
+  StateView parts_from(int64_t first) const;
 
   // Ends the step of one segment: `accepted` as SequenceState::commit.
   void commit(int64_t segment, std::span<const int32_t> accepted = {});

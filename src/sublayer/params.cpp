@@ -42,4 +42,14 @@ std::string Params::text_or(std::string_view name, std::string_view fallback) co
   return std::string(value == nullptr ? fallback : *value);
 }
 
+std::string Params::text() const {
+  std::string text;
+  for (const auto& [name, value] : values_) {
+    text += text.empty() ? "(" : ", ";
+    text += name + "=";
+    std::visit([&](const auto& v) { text += fmt::format("{}", v); }, value);
+  }
+  return text + ")";
+}
+
 }  // namespace heddle::sublayer

@@ -29,6 +29,7 @@ class Params {
   bool flag_or(std::string_view name, bool fallback) const;
   std::string text_or(std::string_view name, std::string_view fallback) const;
   const std::map<std::string, Value, std::less<>>& values() const { return values_; }
+  std::string text() const;  // "(d_model=64, taps=4)": every parameter, in order
 
  private:
   std::map<std::string, Value, std::less<>> values_;

@@ -11,31 +11,13 @@
 
 #include "backend/context.h"
 #include "base/result.h"
-#include "ops/elementwise/rope.h"
 #include "ops/matmul/matmul.h"
 #include "state/batch.h"
 #include "state/state_part.h"
 #include "sublayer/params.h"
+#include "sublayer/weight.h"
 
 namespace heddle::sublayer {
-
-// A weight under the sub-layer's own name ("q_proj"); families map it to the names of files.
-struct WeightSpec {
-  std::string name;
-  std::vector<int64_t>
-      shape;           // [out, in] of a matrix, [n] of a vector, [channels, taps] of a convolution
-  bool matrix = true;  // false: read as float32 values
-};
-
-// Where a sub-layer's weights come from. Shapes have been checked against the WeightSpec.
-class WeightSource {
- public:
-  virtual ~WeightSource() = default;
-  virtual Result<ops::MatrixSource> matrix(std::string_view name) = 0;
-  virtual Result<std::vector<float>> values(std::string_view name) = 0;
-  // Tables of a rotation. A model's layers share equal ones.
-  virtual Result<std::shared_ptr<const ops::Rope>> rope(const ops::RopeSpec& spec);
-};
 
 // Work of one token at a position, for planner, simulator and benches. weights are those of the
 // sub-layer's matrices.
@@ -49,9 +31,10 @@ struct Cost {
 class SubLayer {
  public:
   virtual ~SubLayer() = default;
-  // x [T, D] float32, already normalised; y [T, D] overwritten. Writes the records of every row,
-  // folds where they complete a block (PartView::next_summary, draft_summary). A row depends on its
-  // sequence's earlier records and ancestors only.
+  // x [T, D] float32, already normalised; y [T, D] overwritten. Without state parts a row depends
+  // on itself alone, and of the batch only `tokens` counts. With them it writes the records of
+  // every row, folds where they complete a block (PartView::next_summary, draft_summary), and a row
+  // depends on its sequence's earlier records and ancestors only.
   virtual void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
                        const state::StateView& state, float* y) const = 0;
   virtual int64_t weight_bytes() const = 0;  // memory held

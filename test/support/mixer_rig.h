@@ -15,28 +15,13 @@
 
 namespace heddle::test {
 
-// Random weights of a design: matrices of unit gain; vectors near one (norms), convolutions of unit
-// gain, and for gates the ranges that real models use.
+// Random weights of a design, drawn as it says.
 class RandomWeights : public sublayer::WeightSource {
  public:
   RandomWeights(const sublayer::Design& design, uint64_t seed) {
     Rng rng(seed);
     for (const sublayer::WeightSpec& spec : design.weights()) {
-      int64_t count = 1;
-      for (const int64_t n : spec.shape) count *= n;
-      std::vector<float> values(static_cast<size_t>(count));
-      const double gain =
-          spec.shape.size() > 1 ? 1.0 / std::sqrt(static_cast<double>(spec.shape.back())) : 0.2;
-      for (float& value : values) {
-        if (spec.name == "decay") {
-          value = -static_cast<float>(0.02 + 4 * rng.unit());
-        } else {
-          value =
-              static_cast<float>(gain * rng.normal() +
-                                 (spec.shape.size() == 1 ? (spec.name == "dt_bias" ? -1 : 1) : 0));
-        }
-      }
-      values_[spec.name] = std::move(values);
+      values_[spec.name] = sublayer::draw(spec, rng);
       shapes_[spec.name] = spec.shape;
     }
   }

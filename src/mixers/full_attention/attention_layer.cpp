@@ -143,25 +143,30 @@ class AttentionDesign : public sublayer::Design {
   std::vector<state::StatePart> state_parts() const override { return parts_; }
 
   std::vector<sublayer::WeightSpec> weights() const override {
+    using sublayer::Shard;
     std::vector<sublayer::WeightSpec> all = {
-        {"q_proj", {c_.q_width() + c_.gate_width(), c_.d_model}},
-        {"k_proj", {c_.k_width(), c_.d_model}},
-        {"v_proj", {c_.v_width(), c_.d_model}},
-        {"o_proj", {c_.d_model, c_.out_width()}}};
-    const auto vector = [&](const char* name, int64_t n) { all.push_back({name, {n}, false}); };
+        {"q_proj", {c_.q_width() + c_.gate_width(), c_.d_model}, true, {}, Shard::rows},
+        {"k_proj", {c_.k_width(), c_.d_model}, true, {}, Shard::rows},
+        {"v_proj", {c_.v_width(), c_.d_model}, true, {}, Shard::rows},
+        {"o_proj", {c_.d_model, c_.out_width()}, true, {}, Shard::cols}};
+    const auto vector = [&](const char* name, int64_t n, sublayer::Init init, Shard shard) {
+      all.push_back({name, {n}, false, init, shard});
+    };
     if (c_.qkv_bias) {
-      vector("q_bias", c_.q_width());
-      vector("k_bias", c_.k_width());
-      vector("v_bias", c_.v_width());
+      vector("q_bias", c_.q_width(), sublayer::kBiasInit, Shard::rows);
+      vector("k_bias", c_.k_width(), sublayer::kBiasInit, Shard::rows);
+      vector("v_bias", c_.v_width(), sublayer::kBiasInit, Shard::rows);
     }
-    if (c_.o_bias) vector("o_bias", c_.d_model);
+    if (c_.o_bias) vector("o_bias", c_.d_model, sublayer::kBiasInit, Shard::none);
     if (c_.qk_norm != QkNorm::none) {
       const bool head = c_.qk_norm == QkNorm::head;
-      vector("q_norm", head ? c_.head_dim : c_.q_width());
-      vector("k_norm", head ? c_.head_dim : c_.k_width());
+      const Shard shard = head ? Shard::none : Shard::rows;
+      vector("q_norm", head ? c_.head_dim : c_.q_width(), sublayer::kNormInit, shard);
+      vector("k_norm", head ? c_.head_dim : c_.k_width(), sublayer::kNormInit, shard);
     }
-    if (c_.sinks) vector("sinks", c_.heads);
-    if (c_.rope_freqs) vector("rope_freqs", c_.rope.rotary / 2);
+    if (c_.sinks) vector("sinks", c_.heads, sublayer::kBiasInit, Shard::rows);
+    if (c_.rope_freqs)
+      vector("rope_freqs", c_.rope.rotary / 2, sublayer::Init::uniform(1, 2), Shard::none);
     return all;
   }
 

@@ -91,11 +91,18 @@ class Design : public sublayer::Design {
   }
 
   std::vector<sublayer::WeightSpec> weights() const override {
-    return {{"qkv_proj", {s_.channels(), s_.d_model}},   {"z_proj", {s_.value_width(), s_.d_model}},
-            {"b_proj", {s_.value_heads, s_.d_model}},    {"a_proj", {s_.value_heads, s_.d_model}},
-            {"conv", {s_.channels(), s_.taps}, false},   {"decay", {s_.value_heads}, false},
-            {"dt_bias", {s_.value_heads}, false},        {"norm", {s_.value_dim}, false},
-            {"out_proj", {s_.d_model, s_.value_width()}}};
+    using sublayer::Init;
+    using sublayer::Shard;
+    return {{"qkv_proj", {s_.channels(), s_.d_model}, true, {}, Shard::rows},
+            {"z_proj", {s_.value_width(), s_.d_model}, true, {}, Shard::rows},
+            {"b_proj", {s_.value_heads, s_.d_model}, true, {}, Shard::rows},
+            {"a_proj", {s_.value_heads, s_.d_model}, true, {}, Shard::rows},
+            {"conv", {s_.channels(), s_.taps}, false, {}, Shard::rows},
+            // As in trained models: -exp(A_log) of A in 1 .. 16, and steps well below one.
+            {"decay", {s_.value_heads}, false, Init::uniform(-16, -1), Shard::rows},
+            {"dt_bias", {s_.value_heads}, false, Init::uniform(-4, -1), Shard::rows},
+            {"norm", {s_.value_dim}, false, sublayer::kNormInit},
+            {"out_proj", {s_.d_model, s_.value_width()}, true, {}, Shard::cols}};
   }
 
   // Records since the boundary are counted as position mod F; a fold is spread over its F tokens.

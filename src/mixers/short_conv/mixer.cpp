@@ -101,9 +101,10 @@ class Design : public sublayer::Design {
   }
 
   std::vector<sublayer::WeightSpec> weights() const override {
-    return {{"in_proj", {3 * d_model_, d_model_}},
-            {"conv", {d_model_, taps_}, false},
-            {"out_proj", {d_model_, d_model_}}};
+    using sublayer::Shard;
+    return {{"in_proj", {3 * d_model_, d_model_}, true, {}, Shard::rows},
+            {"conv", {d_model_, taps_}, false, {}, Shard::rows},
+            {"out_proj", {d_model_, d_model_}, true, {}, Shard::cols}};
   }
 
   sublayer::Cost cost(int64_t) const override {

@@ -35,14 +35,11 @@ void scale_embeddings(ModelSpec& spec) {
 
 LayerSpec make_layer(const AttentionShape& shape, const ModelSpec& spec, bool full, double scale,
                      int64_t window, int64_t width) {
-  LayerSpec layer;
-  layer.mixer = full ? "full_attention" : "sliding_window";
-  layer.params = attention_params(shape, spec.norm_eps);
-  layer.params.set("scale", scale).set("qk_norm", std::string("head"));
-  if (!full) layer.params.set("window", window);
-  layer.ffn = {ops::Activation::gelu_tanh, width};
-  layer.post_norms = true;
-  return layer;
+  sublayer::Params params = attention_params(shape, spec.norm_eps);
+  params.set("scale", scale).set("qk_norm", std::string("head"));
+  if (!full) params.set("window", window);
+  return decoder_layer(spec, full ? "full_attention" : "sliding_window", std::move(params), width,
+                       true, "gelu_tanh");
 }
 
 Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) {
@@ -68,10 +65,10 @@ Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) 
       return fail("{}: unknown layer type {}", config.name(), type);
     LayerSpec layer = make_layer(shape, spec, full, 1.0 / std::sqrt(scalar), window, width);
     if (full || config.has("rope_parameters.sliding_attention.rope_theta")) {
-      HEDDLE_TRY_STATUS(set_rope(config, type, shape, full ? 1e6 : 1e4, layer.params));
+      HEDDLE_TRY_STATUS(set_rope(config, type, shape, full ? 1e6 : 1e4, layer.sub[0].params));
     } else {  // older configurations: rope_theta and rope_scaling are those of the full layers
       HEDDLE_TRY(const double theta, config.number_or("rope_local_base_freq", 1e4));
-      layer.params.set("rope_rotary", shape.head_dim).set("rope_theta", theta);
+      layer.sub[0].params.set("rope_rotary", shape.head_dim).set("rope_theta", theta);
     }
     spec.layers.push_back(std::move(layer));
   }
@@ -101,9 +98,9 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
                                          : sliding_but_every(i, period) == "full_attention";
     LayerSpec layer = make_layer(shape, spec, full, 1.0 / std::sqrt(scalar), window, width);
     if (full) {
-      HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, layer.params));
+      HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, layer.sub[0].params));
     } else {
-      layer.params.set("rope_rotary", shape.head_dim).set("rope_theta", local_theta);
+      layer.sub[0].params.set("rope_rotary", shape.head_dim).set("rope_theta", local_theta);
     }
     spec.layers.push_back(std::move(layer));
   }

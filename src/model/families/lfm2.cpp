@@ -34,19 +34,15 @@ constexpr WeightName kLayerWeights[] = {
     {"out_proj", "conv.out_proj.weight", "shortconv.out_proj.weight"},
 };
 
-LayerSpec conv_layer(const ModelSpec& spec, int64_t taps) {
-  LayerSpec layer;
-  layer.mixer = "short_conv";
-  layer.params = sublayer::Params({{"d_model", spec.d_model}, {"taps", taps}});
-  return layer;
+LayerSpec conv_layer(const ModelSpec& spec, int64_t taps, int64_t width) {
+  return decoder_layer(spec, "short_conv",
+                       sublayer::Params({{"d_model", spec.d_model}, {"taps", taps}}), width);
 }
 
-LayerSpec attention_layer(const ModelSpec& spec, const AttentionShape& shape) {
-  LayerSpec layer;
-  layer.mixer = "full_attention";
-  layer.params = attention_params(shape, spec.norm_eps);
-  layer.params.set("qk_norm", std::string("head"));
-  return layer;
+LayerSpec attention_layer(const ModelSpec& spec, const AttentionShape& shape, int64_t width) {
+  sublayer::Params params = attention_params(shape, spec.norm_eps);
+  params.set("qk_norm", std::string("head"));
+  return decoder_layer(spec, "full_attention", std::move(params), width);
 }
 
 // The width that the checkpoint's class derives from intermediate_size.
@@ -89,14 +85,13 @@ Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) 
   for (const std::string& type : types) {
     LayerSpec layer;
     if (type == "conv") {
-      layer = conv_layer(spec, taps);
+      layer = conv_layer(spec, taps, width);
     } else if (type == "full_attention") {
-      layer = attention_layer(spec, shape);
-      HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e6, layer.params));
+      layer = attention_layer(spec, shape, width);
+      HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e6, layer.sub[0].params));
     } else {
       return fail("{}: unknown layer type {}", config.name(), type);
     }
-    layer.ffn.width = width;
     spec.layers.push_back(std::move(layer));
   }
   return spec;
@@ -114,13 +109,12 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
   for (int64_t i = 0; i < layers; ++i) {
     LayerSpec layer;
     if (kv[static_cast<size_t>(i)] == 0) {
-      layer = conv_layer(spec, taps);
+      layer = conv_layer(spec, taps, width);
     } else {
       HEDDLE_TRY(const AttentionShape shape, gguf_attention_shape(metadata, i));
-      layer = attention_layer(spec, shape);
-      HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, layer.params));
+      layer = attention_layer(spec, shape, width);
+      HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, layer.sub[0].params));
     }
-    layer.ffn.width = width;
     spec.layers.push_back(std::move(layer));
   }
   return spec;

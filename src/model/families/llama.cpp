@@ -29,14 +29,13 @@ Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) 
   HEDDLE_TRY(const int64_t layers, layer_count(config, "num_hidden_layers"));
   HEDDLE_TRY(const bool mlp_bias, config.flag_or("mlp_bias", false));
   if (mlp_bias) return fail("{}: mlp_bias is not supported", config.name());
-  LayerSpec layer;
-  layer.mixer = "full_attention";
-  layer.params = attention_params(shape, spec.norm_eps);
-  HEDDLE_TRY_STATUS(set_rope(config, "full_attention", shape, 10000, layer.params));
+  sublayer::Params params = attention_params(shape, spec.norm_eps);
+  HEDDLE_TRY_STATUS(set_rope(config, "full_attention", shape, 10000, params));
   HEDDLE_TRY(const bool bias, config.flag_or("attention_bias", false));
-  layer.params.set("qkv_bias", bias).set("o_bias", bias);
-  HEDDLE_TRY(layer.ffn.width, config.size("intermediate_size"));
-  spec.layers.assign(static_cast<size_t>(layers), layer);
+  params.set("qkv_bias", bias).set("o_bias", bias);
+  HEDDLE_TRY(const int64_t width, config.size("intermediate_size"));
+  spec.layers.assign(static_cast<size_t>(layers),
+                     decoder_layer(spec, "full_attention", std::move(params), width));
   return spec;
 }
 
@@ -46,15 +45,14 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
   HEDDLE_TRY(const int64_t layers, layer_count(metadata, "block_count"));
   HEDDLE_TRY(const int64_t experts, metadata.integer_or("expert_count", 0));
   if (experts > 0) return fail("{}: mixtures of experts are not supported", metadata.name());
-  LayerSpec layer;
-  layer.mixer = "full_attention";
-  layer.params = attention_params(shape, spec.norm_eps);
-  HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 10000, layer.params));
-  layer.params.set("rope_freqs", tensors.has("rope_freqs.weight"))
+  sublayer::Params params = attention_params(shape, spec.norm_eps);
+  HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 10000, params));
+  params.set("rope_freqs", tensors.has("rope_freqs.weight"))
       .set("qkv_bias", tensors.has("blk.0.attn_q.bias"))
       .set("o_bias", tensors.has("blk.0.attn_output.bias"));
-  HEDDLE_TRY(layer.ffn.width, metadata.size("feed_forward_length"));
-  spec.layers.assign(static_cast<size_t>(layers), layer);
+  HEDDLE_TRY(const int64_t width, metadata.size("feed_forward_length"));
+  spec.layers.assign(static_cast<size_t>(layers),
+                     decoder_layer(spec, "full_attention", std::move(params), width));
   return spec;
 }
 

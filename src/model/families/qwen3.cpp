@@ -28,21 +28,18 @@ Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) 
   HEDDLE_TRY(const bool bias, config.flag_or("attention_bias", false));
   HEDDLE_TRY(const int64_t width, config.size("intermediate_size"));
   for (const std::string& type : types) {
-    LayerSpec layer;
-    layer.params = attention_params(shape, spec.norm_eps);
-    if (type == "full_attention") {
-      layer.mixer = "full_attention";
-    } else if (type == "sliding_attention") {
-      layer.mixer = "sliding_window";
-      HEDDLE_TRY(const int64_t window, config.size("sliding_window"));
-      layer.params.set("window", window);
-    } else {
+    const bool sliding = type == "sliding_attention";
+    if (!sliding && type != "full_attention")
       return fail("{}: unknown layer type {}", config.name(), type);
+    sublayer::Params params = attention_params(shape, spec.norm_eps);
+    if (sliding) {
+      HEDDLE_TRY(const int64_t window, config.size("sliding_window"));
+      params.set("window", window);
     }
-    HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e6, layer.params));
-    layer.params.set("qk_norm", std::string("head")).set("qkv_bias", bias).set("o_bias", bias);
-    layer.ffn.width = width;
-    spec.layers.push_back(std::move(layer));
+    HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e6, params));
+    params.set("qk_norm", std::string("head")).set("qkv_bias", bias).set("o_bias", bias);
+    spec.layers.push_back(decoder_layer(spec, sliding ? "sliding_window" : "full_attention",
+                                        std::move(params), width));
   }
   return spec;
 }
@@ -51,13 +48,12 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
   HEDDLE_TRY(ModelSpec spec, gguf_common_spec(metadata, tensors));
   HEDDLE_TRY(const AttentionShape shape, gguf_attention_shape(metadata, 0));
   HEDDLE_TRY(const int64_t layers, layer_count(metadata, "block_count"));
-  LayerSpec layer;
-  layer.mixer = "full_attention";
-  layer.params = attention_params(shape, spec.norm_eps);
-  HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, layer.params));
-  layer.params.set("qk_norm", std::string("head"));
-  HEDDLE_TRY(layer.ffn.width, metadata.size("feed_forward_length"));
-  spec.layers.assign(static_cast<size_t>(layers), layer);
+  sublayer::Params params = attention_params(shape, spec.norm_eps);
+  HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e6, params));
+  params.set("qk_norm", std::string("head"));
+  HEDDLE_TRY(const int64_t width, metadata.size("feed_forward_length"));
+  spec.layers.assign(static_cast<size_t>(layers),
+                     decoder_layer(spec, "full_attention", std::move(params), width));
   return spec;
 }
 

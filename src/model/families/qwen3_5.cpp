@@ -34,12 +34,11 @@ std::string_view linear_but_every(int64_t layer, int64_t period) {
   return (layer + 1) % period == 0 ? "full_attention" : "linear_attention";
 }
 
-LayerSpec attention_layer(const ModelSpec& spec, const AttentionShape& shape, bool gate) {
-  LayerSpec layer;
-  layer.mixer = "full_attention";
-  layer.params = attention_params(shape, spec.norm_eps);
-  layer.params.set("qk_norm", std::string("head")).set("output_gate", gate);
-  return layer;
+LayerSpec attention_layer(const ModelSpec& spec, const AttentionShape& shape, bool gate,
+                          int64_t width) {
+  sublayer::Params params = attention_params(shape, spec.norm_eps);
+  params.set("qk_norm", std::string("head")).set("output_gate", gate);
+  return decoder_layer(spec, "full_attention", std::move(params), width);
 }
 
 struct DeltaShape {
@@ -51,10 +50,8 @@ struct DeltaShape {
   bool tiled = false;  // value head n reads key head n mod key_heads instead of n / repeats
 };
 
-LayerSpec delta_layer(const ModelSpec& spec, const DeltaShape& shape) {
-  LayerSpec layer;
-  layer.mixer = "gated_delta_net";
-  layer.params = sublayer::Params({
+LayerSpec delta_layer(const ModelSpec& spec, const DeltaShape& shape, int64_t width) {
+  sublayer::Params params({
       {"d_model", spec.d_model},
       {"key_heads", shape.key_heads},
       {"value_heads", shape.value_heads},
@@ -64,7 +61,7 @@ LayerSpec delta_layer(const ModelSpec& spec, const DeltaShape& shape) {
       {"norm_eps", static_cast<double>(spec.norm_eps)},
       {"tiled", shape.tiled},
   });
-  return layer;
+  return decoder_layer(spec, "gated_delta_net", std::move(params), width);
 }
 
 Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) {
@@ -85,14 +82,13 @@ Result<ModelSpec> from_config(const Config& config, const TensorTable& tensors) 
   for (const std::string& type : types) {
     LayerSpec layer;
     if (type == "linear_attention") {
-      layer = delta_layer(spec, delta);
+      layer = delta_layer(spec, delta, width);
     } else if (type == "full_attention") {
-      layer = attention_layer(spec, shape, gate);
-      HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e7, layer.params));
+      layer = attention_layer(spec, shape, gate, width);
+      HEDDLE_TRY_STATUS(set_rope(config, type, shape, 1e7, layer.sub[0].params));
     } else {
       return fail("{}: unknown layer type {}", config.name(), type);
     }
-    layer.ffn.width = width;
     spec.layers.push_back(std::move(layer));
   }
   return spec;
@@ -130,9 +126,9 @@ Result<ModelSpec> from_gguf(const Config& metadata, const TensorTable& tensors) 
   for (int64_t i = 0; i < blocks - predictors; ++i) {
     const bool full =
         recurrent.empty() ? (i + 1) % period == 0 : recurrent[static_cast<size_t>(i)] == 0;
-    LayerSpec layer = full ? attention_layer(spec, shape, true) : delta_layer(spec, delta);
-    if (full) HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e7, layer.params));
-    layer.ffn.width = width;
+    LayerSpec layer =
+        full ? attention_layer(spec, shape, true, width) : delta_layer(spec, delta, width);
+    if (full) HEDDLE_TRY_STATUS(set_gguf_rope(metadata, shape, 1e7, layer.sub[0].params));
     spec.layers.push_back(std::move(layer));
   }
   return spec;

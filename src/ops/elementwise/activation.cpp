@@ -10,8 +10,8 @@ void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args) {
   ctx.reference() ? ref::sigmoid_gate(ctx, args) : cpu::sigmoid_gate(ctx, args);
 }
 
-void add(backend::Context& ctx, const float* x, int64_t count, float* y) {
-  ctx.reference() ? ref::add(ctx, x, count, y) : cpu::add(ctx, x, count, y);
+void add(backend::Context& ctx, const AddArgs& args) {
+  ctx.reference() ? ref::add(ctx, args) : cpu::add(ctx, args);
 }
 
 }  // namespace heddle::ops

@@ -26,18 +26,26 @@ struct SigmoidGateArgs {
   float* y = nullptr;
   int64_t y_stride = 0;
 };
+// y = y_scale y + x_scale x; each product is rounded, then the sum: scales of 1 change no bit.
+struct AddArgs {
+  const float* x = nullptr;  // [count]
+  int64_t count = 0;
+  float* y = nullptr;  // [count]
+  float x_scale = 1;
+  float y_scale = 1;
+};
 namespace ref {
 void gated(backend::Context& ctx, const GatedArgs& args);
 void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args);
-void add(backend::Context& ctx, const float* x, int64_t count, float* y);  // y += x
+void add(backend::Context& ctx, const AddArgs& args);
 }  // namespace ref
 namespace cpu {
 void gated(backend::Context& ctx, const GatedArgs& args);
 void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args);
-void add(backend::Context& ctx, const float* x, int64_t count, float* y);
+void add(backend::Context& ctx, const AddArgs& args);
 }  // namespace cpu
 void gated(backend::Context& ctx, const GatedArgs& args);
 void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args);
-void add(backend::Context& ctx, const float* x, int64_t count, float* y);
+void add(backend::Context& ctx, const AddArgs& args);
 
 }  // namespace heddle::ops

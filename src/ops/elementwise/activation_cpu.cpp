@@ -45,10 +45,14 @@ void sigmoid_gate_rows(const SigmoidGateArgs& args, int64_t begin, int64_t end) 
   }
 }
 
-void add_range(const float* x, int64_t begin, int64_t end, float* y) {
+void add_range(const AddArgs& args, int64_t begin, int64_t end) {
+  const float* x = args.x;
+  float* y = args.y;
+  const F32x16 x_scale = set16(args.x_scale), y_scale = set16(args.y_scale);
   int64_t i = begin;
-  for (; i + 16 <= end; i += 16) store16(add(load16(y + i), load16(x + i)), y + i);
-  for (; i < end; ++i) y[i] += x[i];
+  for (; i + 16 <= end; i += 16)
+    store16(add(mul(load16(y + i), y_scale), mul(load16(x + i), x_scale)), y + i);
+  for (; i < end; ++i) y[i] = y[i] * args.y_scale + x[i] * args.x_scale;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -90,10 +94,10 @@ void cpu::sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args) {
                         [&](int64_t begin, int64_t end, int) { kernel(args, begin, end); });
 }
 
-void cpu::add(backend::Context& ctx, const float* x, int64_t count, float* y) {
+void cpu::add(backend::Context& ctx, const AddArgs& args) {
   const auto kernel = HWY_DYNAMIC_DISPATCH(add_range);
-  ctx.pool.parallel_for(count, kAddGrain,
-                        [&](int64_t begin, int64_t end, int) { kernel(x, begin, end, y); });
+  ctx.pool.parallel_for(args.count, kAddGrain,
+                        [&](int64_t begin, int64_t end, int) { kernel(args, begin, end); });
 }
 
 }  // namespace heddle::ops

@@ -32,8 +32,9 @@ void ref::sigmoid_gate(backend::Context&, const SigmoidGateArgs& args) {
   }
 }
 
-void ref::add(backend::Context&, const float* x, int64_t count, float* y) {
-  for (int64_t i = 0; i < count; ++i) y[i] += x[i];
+void ref::add(backend::Context&, const AddArgs& args) {
+  for (int64_t i = 0; i < args.count; ++i)
+    args.y[i] = args.y[i] * args.y_scale + args.x[i] * args.x_scale;
 }
 
 }  // namespace heddle::ops

@@ -158,10 +158,16 @@ TEST(Add, AddsEveryElement) {
   Bench b;
   for (const int64_t n : {0, 1, 15, 16, 17, 100000}) {
     const auto x = random_values(n, 7);
-    auto y = random_values(n, 8);
-    auto expected = y;
-    ref::add(b.ctx, x.data(), n, expected.data());
-    cpu::add(b.ctx, x.data(), n, y.data());
+    const auto start = random_values(n, 8);
+    auto plain = start;  // scales of one change no bit
+    for (size_t i = 0; i < plain.size(); ++i) plain[i] += x[i];
+    auto y = start;
+    cpu::add(b.ctx, {.x = x.data(), .count = n, .y = y.data()});
+    EXPECT_EQ(y, plain);
+    auto expected = start;
+    y = start;
+    ref::add(b.ctx, {x.data(), n, expected.data(), 0.3f, 1.7f});
+    cpu::add(b.ctx, {x.data(), n, y.data(), 0.3f, 1.7f});
     EXPECT_EQ(y, expected);
   }
 }
