@@ -58,7 +58,8 @@ class Profile {
 };
 
 // The time from here to the end of the block belongs to the part `name`, but for what scopes inside
-// it take. `work`: called only when there is a profile, and inside the part, whose time it counts to.
+// it take. `work`: called only when there is a profile, and inside the part, whose time it counts
+// to.
 class ProfileScope {
  public:
   template <class F>

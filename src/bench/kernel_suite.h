@@ -79,8 +79,8 @@ class Sequences {
 // In this order.
 void matmul_kernels(KernelSuite& suite);
 void attention_kernels(KernelSuite& suite);
-void delta_rule_kernels(KernelSuite& suite);
 void convolution_kernels(KernelSuite& suite);
+void sublayer_kernels(KernelSuite& suite);  // of every kind
 void elementwise_kernels(KernelSuite& suite);
 void sample_kernels(KernelSuite& suite);
 void pack_kernels(KernelSuite& suite);

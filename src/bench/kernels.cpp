@@ -155,8 +155,8 @@ void run_kernels(const KernelOptions& options, const Output& output) {
   KernelSuite suite(options, output, pool, machine);
   matmul_kernels(suite);
   attention_kernels(suite);
-  delta_rule_kernels(suite);
   convolution_kernels(suite);
+  sublayer_kernels(suite);
   elementwise_kernels(suite);
   sample_kernels(suite);
   pack_kernels(suite);

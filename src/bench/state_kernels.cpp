@@ -1,20 +1,15 @@
-// Kernels over a sequence's state: attention, the gated delta rule, causal convolution.
+// Kernels over a sequence's state that several mixers share: attention, causal convolution.
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "bench/kernel_suite.h"
-#include "mixers/gated_delta_net/kernels.h"
-#include "mixers/gated_delta_net/mixer.h"
-#include "mixers/gated_delta_net/recurrence.h"
 #include "ops/attention/attention.h"
 #include "ops/naive.h"
 #include "ops/work.h"
 
 namespace heddle::bench {
 namespace {
-
-namespace delta = mixers::gated_delta_net;
 
 struct AttentionShape {
   int64_t heads, kv_heads, width;
@@ -93,88 +88,6 @@ void attention_case(KernelSuite& suite, const AttentionShape& shape, int64_t dep
   suite.measure(c);
 }
 
-// Everything of a Gated DeltaNet layer between its projections.
-class DeltaProblem {
- public:
-  DeltaProblem(const delta::Sizes& sizes, int64_t count, int64_t depth, int64_t tokens)
-      : s_(sizes),
-        sequences_(parts(sizes), count, depth, tokens),
-        projected_(random_values(tokens * sizes.projected(), 1)),
-        conv_(random_values(sizes.taps * sizes.channels(), 2, 0.5f)),
-        decay_(random_values(sizes.value_heads, 3)),
-        dt_bias_(random_values(sizes.value_heads, 4)),
-        norm_(random_values(sizes.value_dim, 5, 0.2f)),
-        y_(static_cast<size_t>(tokens * sizes.value_width())) {
-    for (float& value : decay_) value = -std::exp(value);
-    for (float& value : norm_) value += 1;
-  }
-  delta::MixArgs args(const state::StateView& view) {
-    delta::MixArgs args;
-    args.sizes = &s_;
-    args.batch = &sequences_.batch();
-    args.state = &view;
-    args.projected = projected_.data();
-    args.conv = conv_.data();
-    args.decay = decay_.data();
-    args.dt_bias = dt_bias_.data();
-    args.norm = norm_.data();
-    args.y = y_.data();
-    return args;
-  }
-  // The plain recurrence in float32.
-  std::vector<float> naive(const delta::MixArgs& args) const {
-    std::vector<std::vector<float>> rows;
-    const auto width = static_cast<size_t>(s_.projected());
-    for (size_t at = 0; at < projected_.size(); at += width)
-      rows.emplace_back(projected_.begin() + static_cast<std::ptrdiff_t>(at),
-                        projected_.begin() + static_cast<std::ptrdiff_t>(at + width));
-    std::vector<float> all;
-    for (const auto& row : delta::recurrence<float>(args, rows))
-      all.insert(all.end(), row.begin(), row.end());
-    return all;
-  }
-  Sequences& sequences() { return sequences_; }
-  std::vector<float>& y() { return y_; }
-
- private:
-  static std::vector<state::StatePart> parts(const delta::Sizes& s) {
-    return {ops::causal_conv_part("conv", s.channels(), s.taps), delta::delta_part(s)};
-  }
-  delta::Sizes s_;
-  Sequences sequences_;
-  std::vector<float> projected_, conv_, decay_, dt_bias_, norm_, y_;
-};
-
-double delta_accuracy(backend::Context& ctx, const delta::Sizes& sizes, int64_t tokens) {
-  DeltaProblem problem(sizes, 1, 0, std::min<int64_t>(tokens, 70));
-  const state::StateView view = problem.sequences().view(0);
-  const delta::MixArgs args = problem.args(view);
-  const std::vector<float> naive = problem.naive(args);
-  delta::ref::mix(ctx, args);
-  const std::vector<float> exact = problem.y();
-  delta::cpu::mix(ctx, args);
-  return error_over_budget(problem.y(), naive, exact);
-}
-
-void delta_case(KernelSuite& suite, const delta::Sizes& sizes, int64_t depth, int64_t tokens) {
-  KernelCase c;
-  c.kernel = "delta rule";
-  c.shape = fmt::format("{}/{} heads {}x{} at {}", sizes.key_heads, sizes.value_heads,
-                        sizes.key_dim, sizes.value_dim, depth);
-  c.tokens = tokens;
-  state::Segment segment{0, depth, tokens, 0, {}};
-  c.work = delta::mix_work(sizes, {tokens, {&segment, 1}, {}});
-  if (!suite.wants(c.kernel, c.shape, c.work)) return;
-  DeltaProblem problem(sizes, tokens > 64 ? 1 : copies_beyond_caches(c.work.bytes), depth, tokens);
-  const int64_t count = problem.sequences().count();
-  c.accuracy = [&](backend::Context& ctx) { return delta_accuracy(ctx, sizes, tokens); };
-  c.call = [&](backend::Context& ctx, int64_t i) {
-    const state::StateView view = problem.sequences().view(i % count);
-    delta::cpu::mix(ctx, problem.args(view));
-  };
-  suite.measure(c);
-}
-
 void convolution_case(KernelSuite& suite, int64_t channels, int64_t taps, bool silu,
                       int64_t tokens) {
   KernelCase c;
@@ -221,17 +134,6 @@ void attention_kernels(KernelSuite& suite) {
     attention_case(suite, shape, 16384, 5);  // a window of drafts
     for (const int64_t depth : {512, 4096, 16384}) attention_case(suite, shape, depth, 1);
   }
-}
-
-void delta_rule_kernels(KernelSuite& suite) {
-  delta::Sizes sizes;
-  sizes.d_model = 1024;
-  sizes.key_heads = sizes.value_heads = 16;
-  sizes.key_dim = sizes.value_dim = 128;
-  delta_case(suite, sizes, 64, 512);
-  delta_case(suite, sizes, 64, 1);       // just after a fold
-  delta_case(suite, sizes, 64 + 16, 1);  // half of the records of a block: the average step
-  delta_case(suite, sizes, 64 + 31, 1);  // all records of a block, and a fold
 }
 
 void convolution_kernels(KernelSuite& suite) {

@@ -51,8 +51,9 @@ Result<text::Value> collect(const InspectFlags& flags) {
   HEDDLE_TRY(const std::string path, flags.load.resolve(flags.model));
   HEDDLE_TRY(const model::Checkpoint checkpoint, model::Checkpoint::open(path));
   const model::ModelSpec& spec = checkpoint.spec();
-  const std::string kv_dtype = model::kv_dtype_of(flags.load.options());
-  auto made = model::make_design(spec, kv_dtype);
+  HEDDLE_TRY(const sublayer::StatePrecision precision,
+             model::state_precision(flags.load.options()));
+  auto made = model::make_design(spec, precision);
   if (!made) return fail("{}: {}", path, made.error().message);
   HEDDLE_TRY_STATUS(model::check_weights(checkpoint, *made));
   std::map<std::string, std::vector<text::Value>> layers_by_mixer;
@@ -83,7 +84,7 @@ Result<text::Value> collect(const InspectFlags& flags) {
        {"parameters", parameters},
        {"file_bytes", checkpoint.file_bytes()},
        {"bytes_by_dtype", text::Value::map({by_dtype.begin(), by_dtype.end()})},
-       {"kv_dtype", kv_dtype},
+       {"kv_dtype", dtype_info(precision.records).name},
        {"kv_bytes_per_token", state.per_token},
        {"state_bytes_per_sequence",
         text::Value::map({{"per_token_at_context", state.per_token * spec.context_length},

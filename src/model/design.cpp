@@ -28,7 +28,7 @@ std::vector<state::StatePart> parts_of(size_t first, int64_t before, ModelDesign
   return parts;
 }
 
-Status add_layer(const ModelSpec& spec, int64_t index, const std::string& kv_dtype,
+Status add_layer(const ModelSpec& spec, int64_t index, const sublayer::StatePrecision& precision,
                  ModelDesign& result, Parts& parts) {
   const LayerSpec& layer = spec.layers[static_cast<size_t>(index)];
   const size_t first = result.sub.size();
@@ -38,9 +38,7 @@ Status add_layer(const ModelSpec& spec, int64_t index, const std::string& kv_dty
     sub.owner = {index, i};
     sub.spec = &layer.sub[i];
     HEDDLE_TRY(const sublayer::Kind* kind, sublayer::find_kind(sub.spec->kind));
-    sublayer::Params params = sub.spec->params;
-    params.set("kv_dtype", kv_dtype);
-    auto design = kind->design(params);
+    auto design = sublayer::make_design(*kind, sub.spec->params, precision);
     if (!design) return fail("layer {} ({}): {}", index, kind->name, design.error().message);
     sub.design = std::move(*design);
     sub.weights = sub.design->weights();
@@ -82,13 +80,11 @@ size_t ModelDesign::largest_group() const {
   return largest;
 }
 
-Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype) {
-  if (kv_dtype != "bf16" && kv_dtype != "f32")
-    return fail("kv dtype {}: expected bf16 or f32", kv_dtype);
+Result<ModelDesign> make_design(const ModelSpec& spec, const sublayer::StatePrecision& precision) {
   ModelDesign result;
   Parts parts;
   for (int64_t i = 0; i < std::ssize(spec.layers); ++i)
-    HEDDLE_TRY_STATUS(add_layer(spec, i, kv_dtype, result, parts));
+    HEDDLE_TRY_STATUS(add_layer(spec, i, precision, result, parts));
   if (result.stateful_end() == 0) return fail("no layer keeps state: tokens would never meet");
   HEDDLE_TRY(result.layout, state::StateLayout::make(std::move(parts)));
   return result;

@@ -33,8 +33,8 @@ struct ModelDesign {
   size_t largest_group() const;
 };
 
-// kv_dtype: "bf16" or "f32". `spec` must outlive the result.
-Result<ModelDesign> make_design(const ModelSpec& spec, const std::string& kv_dtype);
+// `spec` must outlive the result.
+Result<ModelDesign> make_design(const ModelSpec& spec, const sublayer::StatePrecision& precision);
 
 // The weights outside the sub-layers: "embed", "head" unless tied, "final_norm".
 std::vector<sublayer::WeightSpec> model_weights(const ModelSpec& spec);

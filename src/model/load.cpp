@@ -71,16 +71,23 @@ float loaded_embed_scale(const ModelSpec& spec, DType stored, const LoadOptions&
   return spec.embed_scale;
 }
 
-std::string kv_dtype_of(const LoadOptions& options) {
-  if (!options.kv_dtype.empty()) return options.kv_dtype;
-  return options.full_precision ? "f32" : "bf16";
+Result<sublayer::StatePrecision> state_precision(const LoadOptions& options) {
+  sublayer::StatePrecision precision;
+  if (options.full_precision) precision.records = DType::f32;
+  if (options.kv_dtype.empty()) return precision;
+  const auto records = dtype_from_name(options.kv_dtype);
+  if (!records || (*records != DType::bf16 && *records != DType::f32))
+    return fail("kv dtype {}: expected bf16 or f32", options.kv_dtype);
+  precision.records = *records;
+  return precision;
 }
 
 Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weights& weights,
                                                    const LoadOptions& options, ThreadPool& pool) {
   std::unique_ptr<Model> model(new Model);
   model->spec_ = spec;
-  HEDDLE_TRY(model->design_, make_design(model->spec_, kv_dtype_of(options)));
+  HEDDLE_TRY(const sublayer::StatePrecision precision, state_precision(options));
+  HEDDLE_TRY(model->design_, make_design(model->spec_, precision));
   // First, while nothing is resident: it looks at pages all over the file.
   const Hash128 base = weights.hash();
   model->memory_ = std::make_unique<backend::WeightMemory>();
@@ -119,7 +126,7 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   model->quantized_ = 2 * shared.quantized > shared.matrices;
   const std::string how =
       fmt::format("{:x} {:x} {} {} {}", base.low, base.high, options.full_precision,
-                  dtype_info(options.quantize).name, kv_dtype_of(options));
+                  dtype_info(options.quantize).name, dtype_info(precision.records).name);
   model->hash_ = hash128(std::as_bytes(std::span(how)));
   return model;
 }

@@ -33,8 +33,8 @@ struct LoadOptions {
   std::function<void(int64_t layers_done, int64_t layers)> progress;  // optional
 };
 
-// The kv_dtype that options ask for.
-std::string kv_dtype_of(const LoadOptions& options);
+// What options ask for; fails on a kv_dtype that there is not.
+Result<sublayer::StatePrecision> state_precision(const LoadOptions& options);
 
 class Model {
  public:

@@ -142,4 +142,32 @@ Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design) {
   return {};
 }
 
+namespace {
+
+int64_t held_bytes(const sublayer::WeightSpec& weight, DType stored, const LoadOptions& options) {
+  const int64_t elements = weight.elements();
+  if (!weight.matrix || options.full_precision) return elements * 4;
+  const DTypeInfo& wanted = dtype_info(options.quantize);
+  const bool requantised = wanted.quantized && !dtype_info(stored).quantized &&
+                           weight.shape.back() % wanted.block_elements == 0;
+  return dtype_bytes(requantised ? options.quantize : stored, elements);
+}
+
+}  // namespace
+
+Result<int64_t> weight_bytes(const Checkpoint& checkpoint, const ModelDesign& design,
+                             const LoadOptions& options) {
+  int64_t bytes = 0;
+  const auto add = [&](Owner owner, const std::vector<sublayer::WeightSpec>& weights) -> Status {
+    for (const sublayer::WeightSpec& weight : weights) {
+      HEDDLE_TRY(const Checkpoint::Found found, checkpoint.find(owner.layer, weight.name));
+      bytes += held_bytes(weight, found.tensor->dtype, options);
+    }
+    return {};
+  };
+  HEDDLE_TRY_STATUS(add({}, model_weights(checkpoint.spec())));
+  for (const SubLayerDesign& sub : design.sub) HEDDLE_TRY_STATUS(add(sub.owner, sub.weights));
+  return bytes;
+}
+
 }  // namespace heddle::model

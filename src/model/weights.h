@@ -36,6 +36,11 @@ std::unique_ptr<Weights> checkpoint_weights(const Checkpoint& checkpoint);
 // weights.
 Status check_weights(const Checkpoint& checkpoint, const ModelDesign& design);
 
+// Bytes of the design's weights as load() will hold them: what else the files have, a vision tower
+// or a predictor, is not read.
+Result<int64_t> weight_bytes(const Checkpoint& checkpoint, const ModelDesign& design,
+                             const LoadOptions& options);
+
 // Random weights of sensible sizes. Matrices have the type `dtype` (bf16, q8_0, q4_0; rows that are
 // no multiple of 32 stay bf16); embedding and head take q6_k or q8_0 when the others are q4_0, as
 // quantised files do.

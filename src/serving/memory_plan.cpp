@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "base/dtype.h"
+#include "model/weights.h"
 
 namespace heddle::serving {
 namespace {
@@ -16,24 +16,6 @@ int64_t total(const engine::BytesByGrowth& bytes) {
   return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
 }
 
-int64_t weights_of(const model::Checkpoint& checkpoint, const model::LoadOptions& load) {
-  int64_t bytes = 0;
-  for (const auto& [name, tensor] : checkpoint.tensors().all()) {
-    const bool is_float =
-        tensor.dtype == DType::f32 || tensor.dtype == DType::f16 || tensor.dtype == DType::bf16;
-    if (load.full_precision) {
-      bytes += tensor.elements() * 4;
-    } else if (is_float && load.quantize == DType::q8_0) {
-      bytes += tensor.elements() * 34 / 32;
-    } else if (is_float && load.quantize == DType::q4_0) {
-      bytes += tensor.elements() * 18 / 32;
-    } else {
-      bytes += tensor.bytes;
-    }
-  }
-  return bytes;
-}
-
 std::string mib(int64_t bytes) { return fmt::format("{} MiB", (bytes + (1 << 20) - 1) >> 20); }
 
 }  // namespace
@@ -42,12 +24,13 @@ Result<MemoryPlan> plan_memory(const model::Checkpoint& checkpoint, const model:
                                const engine::SchedulerOptions& scheduler, int64_t state_bytes,
                                const backend::MachineMemory& machine) {
   const model::ModelSpec& spec = checkpoint.spec();
-  HEDDLE_TRY(const auto design, model::make_design(spec, model::kv_dtype_of(load)));
+  HEDDLE_TRY(const auto precision, model::state_precision(load));
+  HEDDLE_TRY(const auto design, model::make_design(spec, precision));
   MemoryPlan plan;
   plan.machine = machine;
   plan.context_length = spec.context_length;
   plan.step_tokens = scheduler.step_tokens;
-  plan.weight_bytes = weights_of(checkpoint, load);
+  HEDDLE_TRY(plan.weight_bytes, model::weight_bytes(checkpoint, design, load));
   // A step's activations are a few rows of every width; logits at most one row a sequence.
   plan.work_bytes = kFixedWork + scheduler.step_tokens * spec.d_model * 4 * 16 +
                     scheduler.max_sequences * spec.vocab_size * 4;

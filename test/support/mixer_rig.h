@@ -10,56 +10,30 @@
 
 #include "base/rng.h"
 #include "state/sequence_state.h"
+#include "sublayer/random_weights.h"
 #include "sublayer/sublayer.h"
 #include "test/support/step.h"
 
 namespace heddle::test {
 
-// Random weights of a design, drawn as it says.
-class RandomWeights : public sublayer::WeightSource {
- public:
-  RandomWeights(const sublayer::Design& design, uint64_t seed) {
-    Rng rng(seed);
-    for (const sublayer::WeightSpec& spec : design.weights()) {
-      values_[spec.name] = sublayer::draw(spec, rng);
-      shapes_[spec.name] = spec.shape;
-    }
-  }
-  Result<ops::MatrixSource> matrix(std::string_view name) override {
-    const std::string key(name);
-    ops::MatrixSource source;
-    source.data = reinterpret_cast<const std::byte*>(values_.at(key).data());
-    source.dtype = DType::f32;
-    source.rows = shapes_.at(key).at(0);
-    source.cols = shapes_.at(key).at(1);
-    return source;
-  }
-  Result<std::vector<float>> values(std::string_view name) override {
-    return values_.at(std::string(name));
-  }
-
- private:
-  std::map<std::string, std::vector<float>> values_;
-  std::map<std::string, std::vector<int64_t>> shapes_;
-};
-
 class MixerRig {
  public:
-  MixerRig(const sublayer::Kind& kind, const sublayer::Case& mixer_case, backend::KernelSet kernels,
-           int threads)
-      : pool(threads), context{pool, scratch, kernels} {
-    sublayer::Params params = mixer_case.params;
-    auto made = kind.design(params);
+  MixerRig(const sublayer::Kind& kind, sublayer::Case from, backend::KernelSet kernels, int threads)
+      : pool(threads), context{pool, scratch, kernels}, mixer_case(std::move(from)) {
+    auto made = sublayer::make_design(kind, mixer_case.params, mixer_case.precision);
     EXPECT_TRUE(made.has_value()) << (made ? "" : made.error().message);
     design = std::move(*made);
     layout = *state::StateLayout::make({design->state_parts()});
-    RandomWeights weights(*design, 7);
-    auto bound = design->bind(pool, weights, {});
+    sublayer::RandomWeights drawn = weights();
+    auto bound = design->bind(pool, drawn, {});
     EXPECT_TRUE(bound.has_value()) << (bound ? "" : bound.error().message);
     mixer = std::move(*bound);
-    width = *params.integer("d_model");
+    width = *mixer_case.params.integer("d_model");
     blocks.set_poison(true);
   }
+
+  // What the mixer was made with.
+  sublayer::RandomWeights weights() const { return {*design, 7, mixer_case}; }
 
   std::unique_ptr<state::SequenceState> sequence() {
     return std::make_unique<state::SequenceState>(layout, blocks);
@@ -116,6 +90,7 @@ class MixerRig {
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context context;
+  sublayer::Case mixer_case;
   std::unique_ptr<sublayer::Design> design;
   state::StateLayout layout;
   std::unique_ptr<sublayer::SubLayer> mixer;

@@ -4,13 +4,14 @@
 namespace heddle::ffn::gated {
 
 std::vector<sublayer::Case> cases() {
-  return {{"silu", {{"d_model", int64_t{48}}, {"width", int64_t{96}}}},
-          {"gelu",
-           {{"d_model", int64_t{37}},
-            {"width", int64_t{51}},
-            {"activation", std::string("gelu_tanh")}}},
-          {"smollm2-135m",
-           {{"d_model", int64_t{576}}, {"width", int64_t{1536}}, {"bench_only", true}}}};
+  const auto params = [](int64_t d_model, int64_t width, const char* activation) {
+    return sublayer::Params(
+        {{"d_model", d_model}, {"width", width}, {"activation", std::string(activation)}});
+  };
+  return {{"silu", params(48, 96, "silu")},
+          {"gelu", params(37, 51, "gelu_tanh")},
+          {.name = "quantised", .params = params(64, 96, "silu"), .weights = DType::q4_0},
+          {.name = "smollm2-135m", .params = params(576, 1536, "silu"), .bench = true}};
 }
 
 }  // namespace heddle::ffn::gated

@@ -65,7 +65,7 @@ class Design : public sublayer::Design {
 
   sublayer::Cost cost(int64_t) const override {
     const auto values = 3 * static_cast<double>(c_.d_model) * static_cast<double>(c_.width);
-    return {.flops = 2 * values, .weight_bytes = 4 * values};
+    return {.flops = 2 * values};
   }
 
   Result<std::unique_ptr<sublayer::SubLayer>> bind(ThreadPool& pool, sublayer::WeightSource& source,
@@ -84,7 +84,8 @@ class Design : public sublayer::Design {
   Config c_;
 };
 
-Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params) {
+Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params,
+                                                      const sublayer::StatePrecision&) {
   constexpr int64_t kMaxSize = int64_t{1} << 20;
   Config c;
   HEDDLE_TRY(c.d_model, params.integer("d_model"));
@@ -105,7 +106,7 @@ Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& pa
 }  // namespace gated
 
 const sublayer::Kind& gated_kind() {
-  static const sublayer::Kind kind{"gated", gated::make_design, gated::cases};
+  static const sublayer::Kind kind{"gated", gated::make_design, gated::cases, gated::naive};
   return kind;
 }
 

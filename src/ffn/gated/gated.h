@@ -6,4 +6,5 @@
 
 namespace heddle::ffn::gated {
 std::vector<sublayer::Case> cases();
-}
+std::vector<float> naive(const sublayer::NaiveRun& run);
+}  // namespace heddle::ffn::gated

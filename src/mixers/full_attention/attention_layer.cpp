@@ -32,12 +32,6 @@ void add_bias(backend::Context& ctx, const std::vector<float>& bias, int64_t tok
   });
 }
 
-void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const ops::PackedMatrix& weights, float* y) {
-  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
-  ops::matmul(ctx, x, tokens, weights, y);
-}
-
 class AttentionMixer : public sublayer::SubLayer {
  public:
   AttentionMixer(const AttentionConfig& config, Weights weights)
@@ -52,7 +46,7 @@ class AttentionMixer : public sublayer::SubLayer {
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * c_.out_width());
     float* k = v + c_.v_width();
     float* q = k + c_.k_width();
-    project(ctx, "attention in", x, batch.tokens, w_.in, v);
+    ops::project(ctx, "attention in", x, batch.tokens, w_.in, v);
     add_bias(ctx, w_.in_bias, batch.tokens, v);
     const ops::KvView kv{shape(c_), &batch, &state, 0, 1};
     {
@@ -83,7 +77,7 @@ class AttentionMixer : public sublayer::SubLayer {
     if (c_.output_gate)
       ops::sigmoid_gate(
           ctx, {q + c_.q_width(), stride, batch.tokens, c_.out_width(), mixed, c_.out_width()});
-    project(ctx, "attention out", mixed, batch.tokens, w_.out, y);
+    ops::project(ctx, "attention out", mixed, batch.tokens, w_.out, y);
     add_bias(ctx, w_.out_bias, batch.tokens, y);
   }
 
@@ -177,7 +171,6 @@ class AttentionDesign : public sublayer::Design {
     const auto pair = static_cast<double>(c_.head_dim + c_.v_head_dim);  // of one head and key
     sublayer::Cost cost;
     cost.flops = 2 * matrices + 2 * pair * static_cast<double>(c_.heads * seen);
-    cost.weight_bytes = 4 * matrices;
     for (const state::StatePart& part : parts_)
       cost.state_read_bytes += static_cast<double>(part.held_bytes(seen));
     cost.state_write_bytes =

@@ -48,9 +48,12 @@ struct AttentionConfig {
 
 // `kind` names the mixer in error messages; windowed: the parameter `window` is required.
 Result<AttentionConfig> read_config(std::string_view kind, const sublayer::Params& params,
-                                    bool windowed);
+                                    const sublayer::StatePrecision& precision, bool windowed);
 
 std::unique_ptr<sublayer::Design> make_design(const AttentionConfig& config);
+
+// The layer as anyone would write it: the kinds' naive form.
+std::vector<float> attention_naive(const sublayer::NaiveRun& run, bool windowed);
 
 // Sizes for tests and benches; window 0: full attention.
 std::vector<sublayer::Case> attention_cases(int64_t window);

@@ -13,8 +13,8 @@
 namespace heddle::mixers::full_attention {
 namespace {
 
+using sublayer::RandomWeights;
 using test::MixerRig;
-using test::RandomWeights;
 using test::Rows;
 
 const sublayer::Kind& kind(std::string_view name) {
@@ -30,8 +30,8 @@ class Equations {
   using Vector = std::vector<Real>;
 
  public:
-  Equations(const AttentionConfig& config, const sublayer::Design& design)
-      : c_(config), weights_(design, 7) {}
+  Equations(const AttentionConfig& config, const MixerRig& rig)
+      : c_(config), weights_(rig.weights()) {}
 
   std::vector<Vector> run(const std::vector<std::vector<float>>& x) {
     std::vector<Vector> q, k, v, gate, y;
@@ -136,7 +136,7 @@ class Equations {
   }
 
   AttentionConfig c_;
-  RandomWeights weights_;
+  sublayer::RandomWeights weights_;
 };
 
 double relative_error(const std::vector<std::vector<float>>& got,
@@ -152,26 +152,27 @@ double relative_error(const std::vector<std::vector<float>>& got,
   return std::sqrt(error / size);
 }
 
+constexpr sublayer::StatePrecision kExact = {.records = DType::f32};
+
 sublayer::Params small() {
   return {{"d_model", int64_t{24}},
           {"heads", int64_t{4}},
           {"kv_heads", int64_t{2}},
-          {"head_dim", int64_t{8}},
-          {"kv_dtype", std::string("f32")}};
+          {"head_dim", int64_t{8}}};
 }
 
 void expect_equations(std::string_view mixer, const sublayer::Params& params) {
   const bool windowed = mixer == "sliding_window";
-  const auto config = read_config(mixer, params, windowed);
+  const auto config = read_config(mixer, params, kExact, windowed);
   ASSERT_TRUE(config.has_value()) << config.error().message;
   for (const auto kernels : {backend::KernelSet::reference, backend::KernelSet::cpu}) {
-    MixerRig rig(kind(mixer), {"test", params}, kernels, 2);
+    MixerRig rig(kind(mixer), {"test", params, kExact}, kernels, 2);
     const auto tokens = test::random_tokens(90, 1);
     std::vector<std::vector<float>> x;
     for (size_t t = 0; t < tokens.size(); ++t)
       x.push_back(rig.input(tokens[t], static_cast<int64_t>(t)));
-    const auto expected = Equations<double>(*config, *rig.design).run(x);
-    const auto naive = Equations<float>(*config, *rig.design).run(x);
+    const auto expected = Equations<double>(*config, rig).run(x);
+    const auto naive = Equations<float>(*config, rig).run(x);
     auto sequence = rig.sequence();
     const Rows got = rig.feed(*sequence, tokens, 40);
     EXPECT_LE(relative_error(got, expected), 2 * relative_error(naive, expected));
@@ -209,7 +210,7 @@ TEST(AttentionLayer, RefusesParametersThatMakeNoSense) {
                           bool windowed = false) {
     sublayer::Params params = small();
     change(params);
-    const auto config = read_config("attention", params, windowed);
+    const auto config = read_config("attention", params, kExact, windowed);
     return config ? std::string() : config.error().message;
   };
   EXPECT_EQ(message([](sublayer::Params&) {}), "");
@@ -221,7 +222,6 @@ TEST(AttentionLayer, RefusesParametersThatMakeNoSense) {
   EXPECT_NE(message([](sublayer::Params& p) { p.set("rope_rotary", int64_t{10}); }), "");
   EXPECT_NE(message([](sublayer::Params& p) { p.set("rope_scaling", std::string("magic")); }), "");
   EXPECT_NE(message([](sublayer::Params& p) { p.set("qk_norm", std::string("both")); }), "");
-  EXPECT_NE(message([](sublayer::Params& p) { p.set("kv_dtype", std::string("i8")); }), "");
   EXPECT_NE(message([](sublayer::Params& p) { p.set("soft_cap", -1.0); }), "");
   EXPECT_NE(message([](sublayer::Params& p) {
               p.set("v_head_dim", int64_t{4}).set("output_gate", true);
@@ -232,7 +232,8 @@ TEST(AttentionLayer, RefusesParametersThatMakeNoSense) {
 }
 
 TEST(AttentionLayer, CostCountsMatricesKeysAndRecords) {
-  const auto config = read_config("sliding_window", small().set("window", int64_t{10}), true);
+  const auto config =
+      read_config("sliding_window", small().set("window", int64_t{10}), kExact, true);
   ASSERT_TRUE(config.has_value());
   const auto design = make_design(*config);
   // 24 (32 + 16 + 16) + 32 24 weights; 4 heads of 8 + 8; a record of 2 (8 + 8) floats.

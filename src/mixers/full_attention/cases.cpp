@@ -25,7 +25,7 @@ void add_real(std::vector<sublayer::Case>& cases) {
       .set("qk_norm", std::string("head"))
       .set("rope_rotary", int64_t{64});
   cases.push_back(make_case("marin-8b", 4096, 32, 8, 128));
-  for (sublayer::Case& c : cases) c.params.set("bench_only", true);
+  for (sublayer::Case& c : cases) c.bench = true;
 }
 
 }  // namespace
@@ -39,8 +39,8 @@ std::vector<sublayer::Case> attention_cases(int64_t window) {
     cases.back()
         .params.set("output_gate", true)
         .set("qk_norm", std::string("head"))
-        .set("rope_rotary", int64_t{8})
-        .set("kv_dtype", std::string("f32"));
+        .set("rope_rotary", int64_t{8});
+    cases.back().precision.records = DType::f32;
     cases.push_back(make_case("yarn", 32, 2, 1, 16));
     cases.back()
         .params.set("rope_scaling", std::string("yarn"))
@@ -49,6 +49,8 @@ std::vector<sublayer::Case> attention_cases(int64_t window) {
         .set("rope_freqs", true);
   }
   if (window != 17) {
+    cases.push_back(make_case("quantised", 64, 4, 2, 16));
+    cases.back().weights = DType::q4_0;
     cases.push_back(make_case("packed", 64, 3, 1, 64));  // heads that fill packed pages
     cases.push_back(make_case("odd", 40, 7, 1, 10));
     cases.back()

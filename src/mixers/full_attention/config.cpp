@@ -63,14 +63,14 @@ Status check(std::string_view kind, const AttentionConfig& c) {
 }  // namespace
 
 Result<AttentionConfig> read_config(std::string_view kind, const sublayer::Params& params,
-                                    bool windowed) {
+                                    const sublayer::StatePrecision& precision, bool windowed) {
   AttentionConfig c;
   HEDDLE_TRY(c.d_model, size(kind, params, "d_model"));
   HEDDLE_TRY(c.heads, size(kind, params, "heads"));
   HEDDLE_TRY(c.kv_heads, size(kind, params, "kv_heads"));
   HEDDLE_TRY(c.head_dim, size(kind, params, "head_dim"));
   c.v_head_dim = c.head_dim;
-  if (params.values().contains("v_head_dim")) {
+  if (params.has("v_head_dim")) {
     HEDDLE_TRY(c.v_head_dim, size(kind, params, "v_head_dim"));
   }
   if (windowed) {
@@ -86,10 +86,7 @@ Result<AttentionConfig> read_config(std::string_view kind, const sublayer::Param
   c.qkv_bias = params.flag_or("qkv_bias", false);
   c.o_bias = params.flag_or("o_bias", false);
   c.sinks = params.flag_or("sinks", false);
-  const std::string kv_dtype = params.text_or("kv_dtype", "bf16");
-  if (kv_dtype != "bf16" && kv_dtype != "f32")
-    return fail("{}: kv_dtype is {}, expected bf16 or f32", kind, kv_dtype);
-  c.kv_dtype = kv_dtype == "f32" ? DType::f32 : DType::bf16;
+  c.kv_dtype = precision.records;
   read_rope(params, c);
   HEDDLE_TRY_STATUS(check(kind, c));
   // Scalings that make no sense are refused here, before any weight is read.

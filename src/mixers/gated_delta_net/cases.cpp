@@ -20,8 +20,14 @@ std::vector<sublayer::Case> cases() {
   result.push_back(make_case("small", 48, 2, 2, 16, 16, false));
   result.push_back(make_case("grouped_odd", 40, 2, 4, 24, 40, false));
   result.push_back(make_case("tiled_odd", 40, 3, 6, 20, 9, true));
+  result.push_back(make_case("quantised", 64, 2, 2, 16, 16, false));
+  result.back().weights = DType::q8_0;
+  // What one token forgets all of, beside what none forgets.
+  result.push_back(make_case("extreme_gates", 48, 2, 4, 16, 16, false));
+  result.back().init = {{"decay", sublayer::Init::uniform(-400, 0)},
+                        {"dt_bias", sublayer::Init::uniform(-20, 20)}};
   result.push_back(make_case("qwen3.5-0.8b", 1024, 16, 16, 128, 128, false));
-  result.back().params.set("bench_only", true);  // the shape of a real layer
+  result.back().bench = true;
   return result;
 }
 

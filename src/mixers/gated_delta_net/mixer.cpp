@@ -115,7 +115,6 @@ class Design : public sublayer::Design {
     sublayer::Cost cost;
     cost.flops = 2 * weights + 2 * static_cast<double>(s_.channels() * s_.taps) +
                  hv * (6 * kd * vd + 4 * records * vd) + hk * 4 * records * kd;
-    cost.weight_bytes = 4 * weights;
     const auto summary = 4.0 * static_cast<double>(s_.summary());
     const auto record = 4.0 * static_cast<double>(s_.record());
     const auto tail = 4.0 * static_cast<double>(s_.channels());
@@ -159,7 +158,15 @@ class Design : public sublayer::Design {
   Sizes s_;
 };
 
-Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params) {
+Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params,
+                                                      const sublayer::StatePrecision&) {
+  HEDDLE_TRY(const Sizes sizes, read_sizes(params));
+  return std::make_unique<Design>(sizes);
+}
+
+}  // namespace
+
+Result<Sizes> read_sizes(const sublayer::Params& params) {
   Sizes s;
   const std::array<std::pair<const char*, int64_t*>, 6> fields = {{{"d_model", &s.d_model},
                                                                    {"key_heads", &s.key_heads},
@@ -184,10 +191,8 @@ Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& pa
   HEDDLE_TRY(s.norm_eps, params.number("norm_eps"));
   if (!(s.norm_eps >= 0)) return fail("gated_delta_net: norm_eps is {}, expected >= 0", s.norm_eps);
   s.tiled = params.flag_or("tiled", false);
-  return std::make_unique<Design>(s);
+  return s;
 }
-
-}  // namespace
 
 state::StatePart delta_part(const Sizes& s) {
   state::StatePart delta;
@@ -219,8 +224,8 @@ backend::Work mix_work(const Sizes& s, const state::BatchView& batch) {
 }  // namespace gated_delta_net
 
 const sublayer::Kind& gated_delta_net_kind() {
-  static const sublayer::Kind kind{"gated_delta_net", gated_delta_net::make_design,
-                                   gated_delta_net::cases};
+  using namespace gated_delta_net;
+  static const sublayer::Kind kind{"gated_delta_net", make_design, cases, naive, probes};
   return kind;
 }
 

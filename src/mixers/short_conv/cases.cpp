@@ -4,10 +4,14 @@
 namespace heddle::mixers::short_conv {
 
 std::vector<sublayer::Case> cases() {
-  return {{"small", {{"d_model", int64_t{48}}, {"taps", int64_t{3}}}},
-          {"odd", {{"d_model", int64_t{37}}, {"taps", int64_t{4}}}},
-          {"two_taps", {{"d_model", int64_t{16}}, {"taps", int64_t{2}}}},
-          {"lfm2-350m", {{"d_model", int64_t{1024}}, {"taps", int64_t{3}}, {"bench_only", true}}}};
+  const auto params = [](int64_t d_model, int64_t taps) {
+    return sublayer::Params({{"d_model", d_model}, {"taps", taps}});
+  };
+  return {{"small", params(48, 3)},
+          {"odd", params(37, 4)},
+          {"two_taps", params(16, 2)},
+          {.name = "quantised", .params = params(64, 3), .weights = DType::q8_0},
+          {.name = "lfm2-350m", .params = params(1024, 3), .bench = true}};
 }
 
 }  // namespace heddle::mixers::short_conv

@@ -30,9 +30,9 @@ class ShortConv : public sublayer::SubLayer {
     const backend::ArenaScope scope(ctx.scratch);
     auto* projected = ctx.scratch.allocate<float>(batch.tokens * 3 * d_model_);
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * d_model_);
-    project(ctx, "short conv in", x, batch.tokens, weights_.in, projected);
+    ops::project(ctx, "short conv in", x, batch.tokens, weights_.in, projected);
     convolve(ctx, batch, state, projected, mixed);
-    project(ctx, "short conv out", mixed, batch.tokens, weights_.out, y);
+    ops::project(ctx, "short conv out", mixed, batch.tokens, weights_.out, y);
   }
 
   int64_t weight_bytes() const override {
@@ -41,12 +41,6 @@ class ShortConv : public sublayer::SubLayer {
   }
 
  private:
-  static void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-                      const ops::PackedMatrix& weights, float* y) {
-    const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
-    ops::matmul(ctx, x, tokens, weights, y);
-  }
-
   // mixed [T, D] = C * conv(B * u); projected [T, 3 D] = [B | C | u]
   void convolve(backend::Context& ctx, const state::BatchView& batch, const state::StateView& state,
                 float* projected, float* mixed) const {
@@ -111,7 +105,6 @@ class Design : public sublayer::Design {
     const auto d = static_cast<double>(d_model_), w = static_cast<double>(taps_);
     sublayer::Cost cost;
     cost.flops = 8 * d * d + 2 * w * d + 2 * d;
-    cost.weight_bytes = 16 * d * d;
     cost.state_read_bytes = 4 * (w - 1) * d;
     cost.state_write_bytes = 4 * d;
     return cost;
@@ -134,7 +127,8 @@ class Design : public sublayer::Design {
   int64_t taps_;
 };
 
-Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params) {
+Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& params,
+                                                      const sublayer::StatePrecision&) {
   HEDDLE_TRY(const int64_t d_model, params.integer("d_model"));
   HEDDLE_TRY(const int64_t taps, params.integer("taps"));
   if (d_model < 1 || d_model > (int64_t{1} << 20))
@@ -148,7 +142,8 @@ Result<std::unique_ptr<sublayer::Design>> make_design(const sublayer::Params& pa
 }  // namespace short_conv
 
 const sublayer::Kind& short_conv_kind() {
-  static const sublayer::Kind kind{"short_conv", short_conv::make_design, short_conv::cases};
+  static const sublayer::Kind kind{"short_conv", short_conv::make_design, short_conv::cases,
+                                   short_conv::naive};
   return kind;
 }
 

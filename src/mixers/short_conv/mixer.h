@@ -6,4 +6,5 @@
 
 namespace heddle::mixers::short_conv {
 std::vector<sublayer::Case> cases();
-}
+std::vector<float> naive(const sublayer::NaiveRun& run);
+}  // namespace heddle::mixers::short_conv

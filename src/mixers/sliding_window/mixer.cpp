@@ -6,8 +6,9 @@ namespace {
 
 constexpr std::string_view kName = "sliding_window";
 
-Result<std::unique_ptr<sublayer::Design>> design(const sublayer::Params& params) {
-  HEDDLE_TRY(const auto config, full_attention::read_config(kName, params, true));
+Result<std::unique_ptr<sublayer::Design>> design(const sublayer::Params& params,
+                                                 const sublayer::StatePrecision& precision) {
+  HEDDLE_TRY(const auto config, full_attention::read_config(kName, params, precision, true));
   return full_attention::make_design(config);
 }
 
@@ -18,10 +19,14 @@ std::vector<sublayer::Case> cases() {
   return all;
 }
 
+std::vector<float> naive(const sublayer::NaiveRun& run) {
+  return full_attention::attention_naive(run, true);
+}
+
 }  // namespace
 
 const sublayer::Kind& sliding_window_kind() {
-  static const sublayer::Kind kind{kName, design, cases};
+  static const sublayer::Kind kind{kName, design, cases, naive};
   return kind;
 }
 
