@@ -88,9 +88,8 @@ void Model::embed(backend::Context& ctx, std::span<const int32_t> tokens, float*
   });
 }
 
-void Model::run(backend::Context& ctx, const state::BatchView& batch,
-                const state::StepBatch& step, size_t first, size_t last, const float* x,
-                float* y) const {
+void Model::run(backend::Context& ctx, const state::BatchView& batch, const state::StepBatch& step,
+                size_t first, size_t last, const float* x, float* y) const {
   const backend::ArenaScope scope(ctx.scratch);
   const int64_t width = spec_.d_model;
   float* normed = ctx.scratch.allocate<float>(batch.tokens * width);

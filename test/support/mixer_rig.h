@@ -50,9 +50,8 @@ class MixerRig {
   // Begins a step of every part and runs the mixer; commits nothing. Returns the output rows of
   // each part.
   std::vector<Rows> forward(const std::vector<StepPart>& parts) {
-    const StepLayout step(parts, layout, [this](int32_t token, int64_t position) {
-      return input(token, position);
-    });
+    const StepLayout step(
+        parts, layout, [this](int32_t token, int64_t position) { return input(token, position); });
     OutputRows y(step.batch().tokens, width);
     if (step.batch().tokens > 0)
       mixer->forward(context, step.batch(), step.x(), step.state(), y.data());
