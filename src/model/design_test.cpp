@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "model/family_common.h"
-#include "model/run.h"
+#include "model/score.h"
 #include "model/weights.h"
 #include "ops/elementwise/activation.h"
 #include "ops/elementwise/norm.h"
@@ -108,7 +108,7 @@ class ByHand {
     const ops::PackedMatrix head = pack(*weights_->matrix({}, own[1]));
     tokens_ = std::ssize(ids);
     state::SequenceState sequence(design_.layout, blocks_);
-    const test::StepLayout step({{&sequence, ids, 0, {}}}, design_.layout.parts(),
+    const test::StepLayout step({{&sequence, ids, 0, {}}}, design_.layout,
                                 [&](int32_t token, int64_t) {
                                   std::vector<float> row(kWidth);
                                   embed.dequantize_row(token, row.data());
@@ -154,11 +154,8 @@ class ByHand {
     if (!sub.spec->pre_norm.empty()) x = norm(x, *source.values(sub.spec->pre_norm));
     std::vector<float> y(x.size());
     const state::StateView all = step.state();
-    body->forward(
-        context_, step.batch(), x.data(),
-        {all.views.subspan(static_cast<size_t>(sub.first_part), static_cast<size_t>(sub.parts)),
-         sub.parts},
-        y.data());
+    body->forward(context_, step.batch(), x.data(),
+                  {all.views.subspan(static_cast<size_t>(sub.first_part)), all.parts}, y.data());
     return sub.spec->post_norm.empty() ? y : norm(y, *source.values(sub.spec->post_norm));
   }
 
