@@ -80,7 +80,7 @@ TEST(MemoryPlan, CountsTheWeightsThatAreLoaded) {
   for (const model::LoadOptions& load :
        {model::LoadOptions{}, model::LoadOptions{.full_precision = true},
         model::LoadOptions{.quantize = DType::q8_0}}) {
-    MachineMemory machine;
+    backend::MachineMemory machine;
     machine.available = int64_t{8} << 30;
     const auto plan = plan_memory(*checkpoint, load, {}, 0, machine);
     ASSERT_TRUE(plan.has_value()) << plan.error().message;
