@@ -9,8 +9,8 @@
 
 namespace {
 
-using namespace heddle;          // NOLINT
-using namespace heddle::server;  // NOLINT
+using namespace heddle;           // NOLINT
+using namespace heddle::serving;  // NOLINT
 
 void try_decode(const std::vector<std::byte>& bytes) {
   const auto file = decode_conversation(bytes, "input");

@@ -18,6 +18,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto family = model::find_family(model::Format::hugging_face, *config);
   if (!family) return 0;
   const auto spec = model::make_spec(**family, model::Format::hugging_face, *config, table);
-  if (spec && spec->layers.size() <= 64) (void)model::make_design(*spec, "bf16");
+  if (spec && spec->layers.size() <= 64) (void)model::make_design(*spec, {});
   return 0;
 }

@@ -188,7 +188,7 @@ TEST(ChatTemplate, EndsOfMessagesAreKnownFromOneRendering) {
       // Put together elsewhere, or written in another order: nothing is known.
       {"{% set t %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ t }}",
        {-1, -1, -1}},
-      {"{% for m in messages | reverse %}{{ m.content }}{% endfor %}", {4, -1, -1}},
+      {"{% for m in messages[::-1] %}{{ m.content }}{% endfor %}", {4, -1, -1}},
   };
   const Value messages = json(R"([{"content": "aa"}, {"content": "bb"}, {"content": "cc"}])");
   for (const Ends& c : cases) {
