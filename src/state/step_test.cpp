@@ -36,7 +36,7 @@ class StepBatchTest : public testing::Test {
 };
 
 TEST_F(StepBatchTest, PromptsDecodingAndDraftsStandInOneBatch) {
-  SequenceState prompt = sequence(0), decoding = sequence(70), tree = sequence(5);
+  SequenceState prompt = sequence(0), decoding = sequence(70), tree = sequence(3);
   const std::vector<int32_t> drafts = {50, 51, 52};
   std::vector<int32_t> parents = {0, 0, 2};
   EXPECT_EQ(step_.add(prompt, counting(4)), 0);
@@ -46,11 +46,11 @@ TEST_F(StepBatchTest, PromptsDecodingAndDraftsStandInOneBatch) {
   const BatchView batch = step_.batch();
   EXPECT_EQ(batch.tokens, 9);
   EXPECT_EQ(list(step_.tokens()), (std::vector<int32_t>{0, 1, 2, 3, 40, 50, 51, 52, 60}));
-  EXPECT_EQ(list(batch.positions), (std::vector<int32_t>{0, 1, 2, 3, 5, 6, 6, 7, 70}));
+  EXPECT_EQ(list(batch.positions), (std::vector<int32_t>{0, 1, 2, 3, 3, 4, 4, 5, 70}));
   EXPECT_EQ(list(step_.rows()), (std::vector<int32_t>{4, 5, 6, 7, 8}));
   ASSERT_EQ(batch.segments.size(), 3u);
   EXPECT_EQ(batch.segments[1].row, 4);
-  EXPECT_EQ(batch.segments[1].start, 5);
+  EXPECT_EQ(batch.segments[1].start, 3);
   EXPECT_EQ(batch.segments[1].drafts, 3);
   EXPECT_EQ(list(batch.segments[1].parents), (std::vector<int32_t>{0, 0, 2}));
   EXPECT_EQ(batch.segments[2].row, 8);
@@ -72,7 +72,8 @@ TEST_F(StepBatchTest, EveryLayerSeesItsOwnPartsOfEverySequence) {
           EXPECT_EQ(got.open(), want.open()) << part;
           EXPECT_EQ(got.next_summary(), want.next_summary()) << part;
         } else {
-          const int64_t page = step_.segment(segment).start / layout_.part(part).page_records;
+          const Segment& s = step_.segment(segment);
+          const int64_t page = (s.start + s.length - 1) / layout_.part(part).page_records;
           EXPECT_NE(want.page(page), nullptr) << part;
           EXPECT_EQ(got.page(page), want.page(page)) << part;
         }
