@@ -185,10 +185,9 @@ TEST(ChatTemplate, EndsOfMessagesAreKnownFromOneRendering) {
        "{% for m in messages %}{{ w(m) }}{% if loop.index0 == 1 %}{% break %}{% endif %}{% endfor "
        "%}",
        {4, 8, -1}},
-      // Put together elsewhere, or written in another order: nothing is known.
+      // Put together elsewhere: nothing is known.
       {"{% set t %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ t }}",
        {-1, -1, -1}},
-      {"{% for m in messages[::-1] %}{{ m.content }}{% endfor %}", {4, -1, -1}},
   };
   const Value messages = json(R"([{"content": "aa"}, {"content": "bb"}, {"content": "cc"}])");
   for (const Ends& c : cases) {
@@ -207,13 +206,14 @@ TEST(ChatTemplate, EndsAreThoseOfShorterConversations) {
   const std::string folder = HEDDLE_SOURCE_DIR "/test/e2e/";
   const auto text = read_text_file(folder + "chat_template_conversations.json");
   ASSERT_TRUE(text.has_value());
+  const Value conversations = json(*text);
   int64_t found = 0;
   for (const char* style : {"chatml", "llama3", "gemma", "qwen3"}) {
     const auto source = read_text_file(folder + "chat_template_styles/" + style + ".jinja");
     ASSERT_TRUE(source.has_value());
     const auto parsed = ChatTemplate::parse(*source, {.bos = "<s>", .eos = "</s>"});
     ASSERT_TRUE(parsed) << parsed.error().message;
-    for (const Value& conversation : json(*text).items()) {
+    for (const Value& conversation : conversations.items()) {
       const Value* messages = conversation.find("messages");
       if (!messages->is_list()) continue;
       const Value* tools = conversation.find("tools");
