@@ -185,9 +185,10 @@ TEST(ChatTemplate, EndsOfMessagesAreKnownFromOneRendering) {
        "{% for m in messages %}{{ w(m) }}{% if loop.index0 == 1 %}{% break %}{% endif %}{% endfor "
        "%}",
        {4, 8, -1}},
-      // Put together elsewhere: nothing is known.
+      // Put together elsewhere, or written in another order: nothing is known.
       {"{% set t %}{% for m in messages %}{{ m.content }}{% endfor %}{% endset %}{{ t }}",
        {-1, -1, -1}},
+      {"{% for m in messages[::-1] %}{{ m.content }}{% endfor %}", {-1, -1, -1}},
   };
   const Value messages = json(R"([{"content": "aa"}, {"content": "bb"}, {"content": "cc"}])");
   for (const Ends& c : cases) {

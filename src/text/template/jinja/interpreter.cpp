@@ -82,6 +82,8 @@ std::vector<int64_t> Interpreter::ends() const {
   for (size_t i = 0; i < ends.size(); ++i) {
     // What stands between two messages belongs to the first.
     if (i + 1 < ends.size() && begins[i + 1] >= 0) ends[i] = begins[i + 1];
+    before = std::max(before, begins[i]);
+    if (begins[i] >= 0 && begins[i] < before) ends[i] = -1;  // written before an earlier one
     if (ends[i] < before) ends[i] = -1;
     before = std::max(before, ends[i]);
   }
