@@ -293,6 +293,7 @@ TEST(Json, ReadsAndWritesAsPythonDoes) {
   }
   EXPECT_FALSE(parse_json(std::string(100000, '[')));
   EXPECT_FALSE(parse_json(std::string_view("1\0", 2)));
+  EXPECT_FALSE(parse_json("\xef\xbb\xbf{}"));
   EXPECT_FALSE(parse_json(std::string(5000, '1')));
   EXPECT_TRUE(json("18446744073709551615").is_big_integer());
   EXPECT_EQ(json("-9223372036854775808").as_int(), INT64_MIN);

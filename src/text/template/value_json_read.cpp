@@ -111,6 +111,9 @@ Result<Value> parse_json(std::string_view text, const JsonLimits& limits) {
   // To the parser the text would end there.
   if (const size_t zero = text.find('\0'); zero != std::string_view::npos)
     return fail("JSON: byte {} is 0x00", zero);
+  // The parser would skip it.
+  if (text.starts_with("\xef\xbb\xbf"))
+    return fail("JSON: byte 0 begins a byte order mark, expected a value");
   ValueBuilder builder(limits.max_depth);
   if (!nlohmann::json::sax_parse(text.begin(), text.end(), &builder))
     return fail("JSON: {}", builder.error());
