@@ -1,5 +1,6 @@
 #include "ops/conv/causal_conv.h"
 
+#include <bit>
 #include <cstring>
 #include <utility>
 
@@ -7,15 +8,30 @@
 
 namespace heddle::ops {
 
+namespace {
+
+// Records of a page: a power of two, so that it divides 64.
+int64_t page_records(int64_t taps) {
+  return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(taps - 1)));
+}
+
+// The record of a slot; nullptr: its page is not kept.
+float* record(const CausalConvArgs& args, int64_t segment, int64_t slot) {
+  const int64_t records = page_records(args.taps);
+  std::byte* page = args.state->at(segment, args.part).page(slot / records);
+  if (page == nullptr) return nullptr;
+  return reinterpret_cast<float*>(page) + slot % records * args.channels;
+}
+
+}  // namespace
+
 state::StatePart causal_conv_part(std::string name, int64_t channels, int64_t taps) {
   HEDDLE_CHECK(taps >= 2 && taps <= kMaxConvTaps, "taps {}", taps);
-  int64_t page_records = 1;
-  while (page_records < taps - 1) page_records *= 2;
   state::StatePart part;
   part.name = std::move(name);
   part.growth = state::Growth::window;
   part.strip = channels;
-  part.page_records = page_records;
+  part.page_records = page_records(taps);
   part.window = taps - 1;
   return part;
 }
@@ -40,25 +56,18 @@ const float* causal_conv_tap(const CausalConvArgs& args, int64_t segment, int64_
   if (i >= 0) return args.x + (s.row + i) * args.x_stride;
   const int64_t slot = s.start - 1 - back;
   if (slot < 0) return nullptr;
-  int64_t page_records = 1;
-  while (page_records < args.taps - 1) page_records *= 2;
-  const std::byte* page = args.state->at(segment, args.part).page(slot / page_records);
-  HEDDLE_CHECK(page != nullptr, "convolution window at slot {} is not kept", slot);
-  return reinterpret_cast<const float*>(page) + slot % page_records * args.channels;
+  const float* x = record(args, segment, slot);
+  HEDDLE_CHECK(x != nullptr, "convolution window at slot {} is not kept", slot);
+  return x;
 }
 
 void causal_conv_store(const CausalConvArgs& args) {
-  int64_t page_records = 1;
-  while (page_records < args.taps - 1) page_records *= 2;
   for (size_t n = 0; n < args.batch->segments.size(); ++n) {
     const state::Segment& s = args.batch->segments[n];
-    const state::PartView& part = args.state->at(static_cast<int64_t>(n), args.part);
     for (int64_t i = 0; i < s.length; ++i) {
-      const int64_t slot = s.start + i;
-      std::byte* page = part.page(slot / page_records);
-      if (page == nullptr) continue;
-      std::memcpy(reinterpret_cast<float*>(page) + slot % page_records * args.channels,
-                  args.x + (s.row + i) * args.x_stride,
+      float* to = record(args, static_cast<int64_t>(n), s.start + i);
+      if (to == nullptr) continue;
+      std::memcpy(to, args.x + (s.row + i) * args.x_stride,
                   static_cast<size_t>(args.channels) * sizeof(float));
     }
   }
