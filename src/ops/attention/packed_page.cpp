@@ -1,4 +1,6 @@
-// Packing and unpacking: plain loops, which are the specification, and AVX-512.
+// Packing and unpacking: plain loops, which are the specification, and AVX-512. Each unit is packed
+// once, when its page is complete. Floor: 8,192 bytes read and 6,272 written a unit (or the other
+// way round), and with AVX-512 some 20 instructions for 64 elements: less than the memory takes.
 #include "ops/attention/packed_page.h"
 
 #include <algorithm>

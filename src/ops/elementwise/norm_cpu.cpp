@@ -1,6 +1,6 @@
-// One pass for the sum of squares (16 partial sums, added in one order), one for the product. A
-// row of a model's width stays in the first-level cache between the two, so the floor is one read
-// and one write of the row.
+// y = x / sqrt(mean x^2 + eps) w: threads own rows. One pass for the sum of squares (16 partial
+// sums, added in one order), one for the product; a row of a model's width stays in the first-level
+// cache between the two. Floor: 8 bytes and 4 FLOPs an element, so memory.
 #include <algorithm>
 #include <cmath>
 
