@@ -8,7 +8,7 @@
 #include "base/denormals.h"
 #include "ops/elementwise/activation.h"
 #include "ops/elementwise/norm.h"
-#include "ops/work.h"
+#include "ops/matmul/project.h"
 
 namespace heddle::model {
 namespace {
@@ -24,12 +24,6 @@ void norm_rows(backend::Context& ctx, const float* x, int64_t rows, int64_t widt
                       .eps = eps,
                       .y = y,
                       .y_stride = width});
-}
-
-void product(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const ops::PackedMatrix& weights, float* y) {
-  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
-  ops::matmul(ctx, x, tokens, weights, y);
 }
 
 void add(backend::Context& ctx, const float* x, int64_t count, float* y) {
@@ -110,7 +104,7 @@ void Model::feed_forward(backend::Context& ctx, int64_t index, int64_t tokens, f
   float* gate_up = ctx.scratch.allocate<float>(tokens * 2 * spec.width);
   float* gated = ctx.scratch.allocate<float>(tokens * spec.width);
   norm_rows(ctx, x, tokens, width, layer.pre_ffn_norm, spec_.norm_eps, normed);
-  product(ctx, "ffn gate and up", normed, tokens, layer.gate_up, gate_up);
+  ops::project(ctx, "ffn gate and up", normed, tokens, layer.gate_up, gate_up);
   {
     const backend::ProfileScope part(ctx, "ffn activation");
     ops::gated(ctx, {.gate_up = gate_up,
@@ -119,7 +113,7 @@ void Model::feed_forward(backend::Context& ctx, int64_t index, int64_t tokens, f
                      .activation = spec.activation,
                      .out = gated});
   }
-  product(ctx, "ffn down", gated, tokens, layer.down, normed);
+  ops::project(ctx, "ffn down", gated, tokens, layer.down, normed);
   if (!layer.post_ffn_norm.empty())
     norm_rows(ctx, normed, tokens, width, layer.post_ffn_norm, spec_.norm_eps, normed);
   add(ctx, normed, tokens * width, x);
@@ -161,7 +155,7 @@ float* Model::hidden(backend::Context& ctx, const state::StepBatch& step) const 
 void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) const {
   const FlushDenormals flush;
   norm_rows(ctx, x, rows, spec_.d_model, final_norm_, spec_.norm_eps, x);
-  product(ctx, "output matrix", x, rows, head_matrix(), logits);
+  ops::project(ctx, "output matrix", x, rows, head_matrix(), logits);
 }
 
 void Model::forward(backend::Context& ctx, const state::StepBatch& step, float* logits) const {

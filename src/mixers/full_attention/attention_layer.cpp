@@ -6,6 +6,7 @@
 #include "backend/profile.h"
 #include "ops/elementwise/activation.h"
 #include "ops/elementwise/norm.h"
+#include "ops/matmul/project.h"
 #include "ops/work.h"
 
 namespace heddle::mixers::full_attention {
@@ -32,12 +33,6 @@ void add_bias(backend::Context& ctx, const std::vector<float>& bias, int64_t tok
   });
 }
 
-void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const ops::PackedMatrix& weights, float* y) {
-  const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
-  ops::matmul(ctx, x, tokens, weights, y);
-}
-
 class AttentionMixer : public sublayer::SubLayer {
  public:
   AttentionMixer(const AttentionConfig& config, Weights weights)
@@ -52,7 +47,7 @@ class AttentionMixer : public sublayer::SubLayer {
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * c_.out_width());
     float* k = v + c_.v_width();
     float* q = k + c_.k_width();
-    project(ctx, "attention in", x, batch.tokens, w_.in, v);
+    ops::project(ctx, "attention in", x, batch.tokens, w_.in, v);
     add_bias(ctx, w_.in_bias, batch.tokens, v);
     const ops::KvView kv{shape(c_), &batch, &state, 0, 1};
     {
@@ -83,7 +78,7 @@ class AttentionMixer : public sublayer::SubLayer {
     if (c_.output_gate)
       ops::sigmoid_gate(
           ctx, {q + c_.q_width(), stride, batch.tokens, c_.out_width(), mixed, c_.out_width()});
-    project(ctx, "attention out", mixed, batch.tokens, w_.out, y);
+    ops::project(ctx, "attention out", mixed, batch.tokens, w_.out, y);
     add_bias(ctx, w_.out_bias, batch.tokens, y);
   }
 

@@ -7,7 +7,7 @@
 #include "backend/profile.h"
 #include "mixers/short_conv/kernels.h"
 #include "ops/conv/causal_conv.h"
-#include "ops/work.h"
+#include "ops/matmul/project.h"
 
 namespace heddle::mixers {
 namespace short_conv {
@@ -30,9 +30,9 @@ class ShortConv : public sublayer::SubLayer {
     const backend::ArenaScope scope(ctx.scratch);
     auto* projected = ctx.scratch.allocate<float>(batch.tokens * 3 * d_model_);
     auto* mixed = ctx.scratch.allocate<float>(batch.tokens * d_model_);
-    project(ctx, "short conv in", x, batch.tokens, weights_.in, projected);
+    ops::project(ctx, "short conv in", x, batch.tokens, weights_.in, projected);
     convolve(ctx, batch, state, projected, mixed);
-    project(ctx, "short conv out", mixed, batch.tokens, weights_.out, y);
+    ops::project(ctx, "short conv out", mixed, batch.tokens, weights_.out, y);
   }
 
   int64_t weight_bytes() const override {
@@ -41,12 +41,6 @@ class ShortConv : public sublayer::SubLayer {
   }
 
  private:
-  static void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-                      const ops::PackedMatrix& weights, float* y) {
-    const backend::ProfileScope part(ctx, name, [&] { return ops::product_work(weights, tokens); });
-    ops::matmul(ctx, x, tokens, weights, y);
-  }
-
   // mixed [T, D] = C * conv(B * u); projected [T, 3 D] = [B | C | u]
   void convolve(backend::Context& ctx, const state::BatchView& batch, const state::StateView& state,
                 float* projected, float* mixed) const {
