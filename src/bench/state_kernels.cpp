@@ -4,9 +4,7 @@
 #include <cmath>
 
 #include "bench/kernel_suite.h"
-#include "mixers/gated_delta_net/kernels.h"
-#include "mixers/gated_delta_net/mixer.h"
-#include "mixers/gated_delta_net/recurrence.h"
+#include "mixers/gated_delta_net/equations.h"
 #include "ops/attention/attention.h"
 #include "ops/naive.h"
 #include "ops/work.h"
@@ -100,25 +98,16 @@ class DeltaProblem {
       : s_(sizes),
         sequences_(parts(sizes), count, depth, tokens),
         projected_(random_values(tokens * sizes.projected(), 1)),
-        conv_(random_values(sizes.taps * sizes.channels(), 2, 0.5f)),
-        decay_(random_values(sizes.value_heads, 3)),
-        dt_bias_(random_values(sizes.value_heads, 4)),
-        norm_(random_values(sizes.value_dim, 5, 0.2f)),
+        weights_{random_values(sizes.taps * sizes.channels(), 2, 0.5f),
+                 random_values(sizes.value_heads, 3), random_values(sizes.value_heads, 4),
+                 random_values(sizes.value_dim, 5, 0.2f)},
         y_(static_cast<size_t>(tokens * sizes.value_width())) {
-    for (float& value : decay_) value = -std::exp(value);
-    for (float& value : norm_) value += 1;
+    for (float& value : weights_.decay) value = -std::exp(value);
+    for (float& value : weights_.norm) value += 1;
   }
   delta::MixArgs args(const state::StateView& view) {
-    delta::MixArgs args;
-    args.sizes = &s_;
-    args.batch = &sequences_.batch();
-    args.state = &view;
-    args.projected = projected_.data();
-    args.conv = conv_.data();
-    args.decay = decay_.data();
-    args.dt_bias = dt_bias_.data();
-    args.norm = norm_.data();
-    args.y = y_.data();
+    delta::MixArgs args(s_, weights_);
+    args.set_step(sequences_.batch(), view, projected_.data(), y_.data());
     return args;
   }
   // The plain recurrence in float32.
@@ -138,11 +127,14 @@ class DeltaProblem {
 
  private:
   static std::vector<state::StatePart> parts(const delta::Sizes& s) {
-    return {ops::causal_conv_part("conv", s.channels(), s.taps), delta::delta_part(s)};
+    return {ops::causal_conv_part("conv", s.channels(), s.taps),
+            delta::linear::fold_part("delta", s)};
   }
   delta::Sizes s_;
   Sequences sequences_;
-  std::vector<float> projected_, conv_, decay_, dt_bias_, norm_, y_;
+  std::vector<float> projected_;
+  delta::Weights weights_;
+  std::vector<float> y_;
 };
 
 double delta_accuracy(backend::Context& ctx, const delta::Sizes& sizes, int64_t tokens) {
