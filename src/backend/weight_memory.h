@@ -13,6 +13,7 @@ class WeightMemory {
  public:
   // `memory` must outlive it.
   explicit WeightMemory(Memory& memory = host_memory()) : memory_(memory) {}
+  ~WeightMemory();
   WeightMemory(const WeightMemory&) = delete;
   WeightMemory& operator=(const WeightMemory&) = delete;
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/weight_memory.h"
 #include "base/rng.h"
 #include "state/sequence_state.h"
 #include "sublayer/sublayer.h"
@@ -71,7 +72,7 @@ class MixerRig {
     for (const state::StatePart& part : design->state_parts()) layout.entries.push_back({0, part});
     layout.first_part.push_back(layout.parts());
     RandomWeights weights(*design, 7);
-    auto bound = design->bind(pool, weights, {});
+    auto bound = design->bind(pool, weights, {.memory = &weight_memory});
     EXPECT_TRUE(bound.has_value()) << (bound ? "" : bound.error().message);
     mixer = std::move(*bound);
     width = *params.integer("d_model");
@@ -135,6 +136,7 @@ class MixerRig {
   }
 
   state::BlockPool blocks;
+  backend::WeightMemory weight_memory;
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context context;

@@ -33,9 +33,8 @@ struct PackOptions {
   // of 32.
   bool full_precision = false;
   // Requantise f32/f16/bf16 sources whose cols are a multiple of 32 on load (q8_0 or q4_0).
-  DType quantize = DType::f32;  // f32: leave as stored
-  // Where weights lie, longer than they; nullptr: memory of their own.
-  backend::WeightMemory* memory = nullptr;
+  DType quantize = DType::f32;              // f32: leave as stored
+  backend::WeightMemory* memory = nullptr;  // where weights lie, longer than they; expected
 };
 
 // Weights in the layout of the kernels, owned. Several sources of equal cols are stacked by rows (a

@@ -12,6 +12,7 @@
 
 #include "backend/context.h"
 #include "backend/target.h"
+#include "backend/weight_memory.h"
 #include "base/rng.h"
 #include "ops/naive.h"
 
@@ -92,8 +93,10 @@ struct Runner {
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context ctx;
+  backend::WeightMemory memory;
 
-  PackedMatrix pack_all(const std::vector<MatrixSource>& sources, const PackOptions& options = {}) {
+  PackedMatrix pack_all(const std::vector<MatrixSource>& sources, PackOptions options = {}) {
+    options.memory = &memory;
     auto packed = pack(pool, sources, options);
     EXPECT_TRUE(packed) << packed.error().message;
     return std::move(*packed);
@@ -225,7 +228,9 @@ TEST(Pack, RefusesWhatItCannotMultiply) {
   ThreadPool pool(1);
   const FileMatrix a = random_matrix(DType::q4_0, 16, 64, 1);
   const FileMatrix b = random_matrix(DType::q4_0, 16, 32, 1);
+  backend::WeightMemory memory;
   const auto message = [&](std::vector<MatrixSource> sources, PackOptions options = {}) {
+    options.memory = &memory;
     const auto packed = pack(pool, sources, options);
     return packed ? std::string() : packed.error().message;
   };
