@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/out_of_memory.h"
 #include "base/round_up.h"
 #ifdef HEDDLE_ASAN
 #include <sanitizer/asan_interface.h>
@@ -87,10 +88,19 @@ Status BlockPool::add_slab(Shelf& shelf, int64_t bytes) {
 
 BlockRef BlockPool::allocate(int64_t bytes, Growth growth) {
   HEDDLE_CHECK(bytes > 0, "a block of {} bytes", bytes);
+  if (bytes > limit_ - live_bytes())
+    throw OutOfMemory(
+        {fmt::format("out of memory: a page or summary of {} bytes beside {} is over "
+                     "the limit of {}",
+                     bytes, live_bytes(), limit_)});
   Shelf& shelf = shelves_[bytes];
   if (shelf.free == nullptr) {
-    const Status added = add_slab(shelf, bytes);
-    HEDDLE_CHECK(added.has_value(), "{}", added.error().message);
+    Status added = add_slab(shelf, bytes);
+    if (!added) {  // blocks of other sizes may lie unused
+      trim();
+      added = add_slab(shelf, bytes);
+    }
+    if (!added) throw OutOfMemory(std::move(added).error());
   }
   Block* block = std::exchange(shelf.free, shelf.free->next_free);
   free_bytes_ -= bytes;

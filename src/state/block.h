@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <unordered_map>
 #include <utility>
@@ -67,7 +68,8 @@ class BlockPool {
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
 
-  // 64-byte aligned, uninitialised. Blocks must not outlive the pool.
+  // 64-byte aligned, uninitialised. Blocks must not outlive the pool. Throws OutOfMemory where
+  // there is none, or over the limit.
   BlockRef allocate(int64_t bytes, Growth growth);
   int64_t live_bytes(Growth growth) const { return live_[static_cast<size_t>(growth)]; }
   int64_t live_bytes() const { return live_[0] + live_[1] + live_[2]; }
@@ -75,6 +77,8 @@ class BlockPool {
   int64_t free_bytes() const { return free_bytes_; }  // of blocks that are ready to be used
   // Gives memory that no block in use shares back to the system.
   void trim();
+  // Blocks in use may hold so much together; at first as much as there is.
+  void set_limit(int64_t bytes) { limit_ = bytes; }
   // Fills every allocated block with 0xFF (NaN in every float format), so that a test sees a record
   // that was read before it was written.
   void set_poison(bool poison) { poison_ = poison; }
@@ -94,6 +98,7 @@ class BlockPool {
   std::array<int64_t, kGrowthClasses> live_{};
   int64_t blocks_ = 0;
   int64_t free_bytes_ = 0;
+  int64_t limit_ = std::numeric_limits<int64_t>::max();
   bool poison_ = false;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -79,6 +80,16 @@ void SequenceState::begin_step(int64_t committed, int64_t drafts,
   step_committed_ = committed;
   step_drafts_ = drafts;
   if (committed + drafts == 0) return;
+  try {
+    make_room();
+  } catch (const std::bad_alloc&) {
+    drop_room();
+    in_step_ = false;
+    throw;
+  }
+}
+
+void SequenceState::make_room() {
   for (size_t i = 0; i < groups_.size(); ++i) {
     const PageGroup& group = layout_->groups[i];
     if (group.growth == Growth::folded) {
@@ -87,6 +98,26 @@ void SequenceState::begin_step(int64_t committed, int64_t drafts,
       make_room(group, groups_[i]);
     }
     groups_[i].update_view();
+  }
+}
+
+// What a step that cannot begin has made so far, but for copies of shared pages: their records are
+// the same.
+void SequenceState::drop_room() {
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    const PageGroup& group = layout_->groups[i];
+    GroupState& state = groups_[i];
+    if (group.growth == Growth::folded) {
+      if (position_ % group.page_records == 0) state.open.reset();
+      state.next_summary.reset();
+      state.drafts.clear();
+      state.draft_folds.clear();
+    } else {
+      const int64_t pages = group.pages_for(position_);
+      state.pages.resize(static_cast<size_t>(std::max<int64_t>(0, pages - state.first_page)));
+      state.resize_views(pages);
+    }
+    state.update_view();
   }
 }
 
@@ -204,7 +235,11 @@ void SequenceState::pack_pages(const PageGroup& group, GroupState& state, int64_
        ++page) {
     BlockRef& block = state.pages[static_cast<size_t>(page - state.first_page)];
     if (!block) continue;
-    block = pack_block(*layout_, group, std::move(block), *pool_);
+    try {
+      block = pack_block(*layout_, group, block, *pool_);
+    } catch (const std::bad_alloc&) {  // then it stays as it was written
+      return;
+    }
     state.show(page, block);
   }
 }

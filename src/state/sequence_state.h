@@ -62,7 +62,8 @@ class SequenceState {
   // How many in a tree: up to the next fold boundary of any part.
   int64_t tree_room(int64_t committed) const;
 
-  // parents: as Segment::parents.
+  // parents: as Segment::parents. Throws std::bad_alloc where memory for the records runs out; the
+  // sequence is then as it was.
   void begin_step(int64_t committed, int64_t drafts, std::span<const int32_t> parents = {});
   PartView part_view(int64_t part) const;
   // `accepted`: indices among the drafts, increasing, each the child of the one before: the path
@@ -105,8 +106,10 @@ class SequenceState {
               open.data(),        next_summary.data(), draft_folds};
     }
   };
+  void make_room();
   void make_room(const PageGroup& group, GroupState& state);
   void make_room_folded(const PageGroup& group, GroupState& state);
+  void drop_room();
   void keep_path(const PageGroup& group, GroupState& state, std::span<const int32_t> accepted);
   void close_step_folded(const PageGroup& group, GroupState& state, int64_t committed);
   void drop_unreachable(const PageGroup& group, GroupState& state);

@@ -7,10 +7,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <set>
 
+#include "base/out_of_memory.h"
+#include "base/rng.h"
 #include "test/support/fake_model.h"
+#include "test/support/scarce_memory.h"
 
 namespace heddle::state {
 namespace {
@@ -177,6 +181,50 @@ TEST_F(SequenceStateFixed, layout_errors_are_named) {
   EXPECT_NE(message([](StatePart& part) { part.strips = int64_t{1} << 40; }), "");
   EXPECT_NE(message([](StatePart& part) { part.name = "delta"; }), "");
   EXPECT_NE(message([](StatePart& part) { part.summary_elements = 4; }), "");
+}
+
+// Memory may run out at any block that a step needs; shared pages are copied first.
+TEST_F(SequenceStateFixed, a_step_without_memory_leaves_the_sequence_as_it_was) {
+  Rng rng(20);
+  int64_t refused = 0;
+  for (int history = 0; history < 12; ++history) {
+    Sequence sequence(layout_, pool_);
+    std::vector<Snapshot> shared;
+    for (int step = 0; step < 24; ++step) {
+      if (rng.below(3) == 0) shared.push_back(sequence.snapshot());
+      std::vector<int32_t> tokens(1 + rng.below(step % 4 == 0 ? 150 : 3));
+      for (int32_t& token : tokens) token = static_cast<int32_t>(rng.below(1000));
+      const Snapshot before = sequence.snapshot();
+      for (int64_t more = 0;; more += 1 + static_cast<int64_t>(rng.below(6000))) {
+        pool_.set_limit(pool_.live_bytes() + more);
+        const std::string wrong = sequence.step(tokens);
+        if (wrong.empty()) break;
+        ++refused;
+        ASSERT_NE(wrong.find("over the limit"), std::string::npos) << wrong;
+        ASSERT_EQ(sequence.snapshot().position, before.position);
+        ASSERT_EQ(sequence.check(), "");
+      }
+      pool_.set_limit(std::numeric_limits<int64_t>::max());
+      ASSERT_EQ(sequence.check(), "");
+    }
+  }
+  EXPECT_GT(refused, 200);
+}
+
+TEST(BlockPool, TakesBackWhatOtherSizesDoNotUseAndSaysWhatIsMissing) {
+  test::ScarceMemory memory;
+  memory.limit(2 * backend::kHugePage);
+  BlockPool pool(memory);
+  const BlockRef kept = pool.allocate(100, Growth::per_token);
+  pool.allocate(200, Growth::per_token);
+  const BlockRef other = pool.allocate(300, Growth::per_token);  // where the 200 were
+  try {
+    pool.allocate(400, Growth::per_token);
+    FAIL() << "more than there is";
+  } catch (const OutOfMemory& error) {
+    EXPECT_NE(std::string(error.what()).find("for pages and summaries"), std::string::npos);
+  }
+  EXPECT_EQ(pool.live_bytes(), 400);
 }
 
 // Lengths round every boundary, in one chunk, one by one, and split at every point near the end.

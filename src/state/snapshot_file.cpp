@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/mmap_file.h"
+#include "base/out_of_memory.h"
 #include "base/write_file.h"
 #include "state/snapshot_payload.h"
 
@@ -317,9 +318,11 @@ Result<SnapshotHeader> read_snapshot_header(std::span<const std::byte> bytes,
   return header;
 }
 
-Result<SavedSnapshot> decode_snapshot(std::span<const std::byte> bytes, std::string_view where,
-                                      const StateLayout& layout, const SnapshotIdentity& identity,
-                                      BlockPool& pool, int64_t max_bytes) {
+namespace {
+
+Result<SavedSnapshot> decode(std::span<const std::byte> bytes, std::string_view where,
+                             const StateLayout& layout, const SnapshotIdentity& identity,
+                             BlockPool& pool, int64_t max_bytes) {
   HEDDLE_TRY(auto header, read_snapshot_header(bytes, where));
   HEDDLE_TRY_STATUS(compare(header, layout, identity, where));
   const auto position = static_cast<int64_t>(header.tokens.size());
@@ -351,6 +354,15 @@ Result<SavedSnapshot> decode_snapshot(std::span<const std::byte> bytes, std::str
   }
   pack_complete_pages(layout, pool, saved.snapshot);
   return saved;
+}
+
+}  // namespace
+
+Result<SavedSnapshot> decode_snapshot(std::span<const std::byte> bytes, std::string_view where,
+                                      const StateLayout& layout, const SnapshotIdentity& identity,
+                                      BlockPool& pool, int64_t max_bytes) {
+  return within_memory("a snapshot was read",
+                       [&] { return decode(bytes, where, layout, identity, pool, max_bytes); });
 }
 
 Result<SavedSnapshot> load_snapshot(const std::string& path, const StateLayout& layout,

@@ -107,6 +107,17 @@ TEST_F(SnapshotBytes, any_flipped_bit_is_refused) {
   EXPECT_EQ(refusal(bytes_), "accepted");
 }
 
+TEST_F(SnapshotBytes, memory_that_runs_out_at_any_block_is_named) {
+  int64_t refused = 0;
+  for (int64_t more = 0;; more += 512, ++refused) {
+    pool_.set_limit(pool_.live_bytes() + more);
+    const std::string message = refusal(bytes_);
+    if (message == "accepted") break;
+    ASSERT_NE(message.find("out of memory"), std::string::npos) << message;
+  }
+  EXPECT_GT(refused, 10);
+}
+
 TEST_F(SnapshotBytes, any_truncation_and_any_appendix_is_refused) {
   for (size_t length = 0; length < bytes_.size(); ++length) {
     ASSERT_NE(refusal(std::span(bytes_).first(length)), "accepted") << length;

@@ -1,7 +1,10 @@
 #include "state/snapshot_payload.h"
 
+#include <zstd_errors.h>
+
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "base/check.h"
 #include "state/page_block.h"
@@ -107,7 +110,7 @@ void pack_complete_pages(const StateLayout& layout, BlockPool& pool, Snapshot& s
 PayloadWriter::PayloadWriter(std::vector<std::byte>& out, int level) : out_(out) {
   if (level <= 0) return;
   context_.reset(ZSTD_createCCtx());
-  HEDDLE_CHECK(context_ != nullptr, "no memory for a zstd context");
+  if (context_ == nullptr) throw std::bad_alloc();
   ZSTD_CCtx_setParameter(context_.get(), ZSTD_c_compressionLevel, std::min(level, 19));
   buffer_.resize(ZSTD_CStreamOutSize());
 }
@@ -129,6 +132,7 @@ void PayloadWriter::compress(const std::byte* data, size_t size, ZSTD_EndDirecti
   for (bool done = false; !done;) {
     ZSTD_outBuffer output{buffer_.data(), buffer_.size(), 0};
     const size_t left = ZSTD_compressStream2(context_.get(), &output, &input, mode);
+    if (ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation) throw std::bad_alloc();
     HEDDLE_CHECK(!ZSTD_isError(left), "zstd: {}", ZSTD_getErrorName(left));
     out_.insert(out_.end(), buffer_.begin(), buffer_.begin() + static_cast<int64_t>(output.pos));
     done = mode == ZSTD_e_end ? left == 0 : input.pos == input.size;
@@ -169,7 +173,7 @@ PayloadReader::PayloadReader(std::span<const std::byte> stored, bool compressed)
     : input_{stored.data(), stored.size(), 0} {
   if (!compressed) return;
   context_.reset(ZSTD_createDCtx());
-  HEDDLE_CHECK(context_ != nullptr, "no memory for a zstd context");
+  if (context_ == nullptr) throw std::bad_alloc();
   ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, 27);
 }
 

@@ -361,7 +361,11 @@ std::vector<std::byte> last_record(const StateLayout& layout, const StepBatch& s
 
 std::string Sequence::step(std::span<const int32_t> committed, const DraftTree& drafts) {
   StepBatch step(*layout_);
-  step.add(state_, committed, {}, {drafts.tokens, drafts.parents});
+  try {
+    step.add(state_, committed, {}, {drafts.tokens, drafts.parents});
+  } catch (const std::bad_alloc& error) {
+    return error.what();
+  }
   std::string wrong = check_segment(*layout_, step, 0, tokens_);
   if (!wrong.empty()) return wrong;
   run_segment(*layout_, step, 0, tokens_);
