@@ -1,25 +1,17 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <numeric>
+#include <new>
+#include <utility>
 
 #include "base/check.h"
 #include "base/out_of_memory.h"
-#include "base/rng.h"
 
 namespace heddle::engine {
 namespace {
 
 constexpr int64_t kScoreRows =
     64;  // rows of one step when every row needs logits: bounds memory at large vocabularies
-
-tl::unexpected<Refusal> refuse(Refusal::Kind kind, std::string parameter, std::string message) {
-  Refusal refusal;
-  refusal.kind = kind;
-  refusal.parameter = std::move(parameter);
-  refusal.message = std::move(message);
-  return tl::unexpected(std::move(refusal));
-}
 
 double seconds_between(std::chrono::steady_clock::time_point from,
                        std::chrono::steady_clock::time_point to) {
@@ -42,10 +34,6 @@ std::string_view finish_reason_name(FinishReason reason) {
   return "error";
 }
 
-uint64_t choice_seed(uint64_t seed, int64_t choice) {
-  return choice == 0 ? seed : random_u64(seed, static_cast<uint64_t>(choice));
-}
-
 Engine::Engine(Executor& executor, const EngineOptions& options)
     : executor_(executor), options_(options), batch_(executor.layout()) {
   state::PrefixCache::Options cache_options;
@@ -58,91 +46,6 @@ Engine::Engine(Executor& executor, const EngineOptions& options)
 
 Engine::~Engine() = default;
 
-BytesByGrowth sequence_bytes(const state::StateLayout& layout, int64_t tokens,
-                             int64_t step_tokens) {
-  BytesByGrowth bytes{};
-  for (const state::PageGroup& group : layout.groups) {
-    int64_t& total = bytes[static_cast<size_t>(group.growth)];
-    const int64_t pages = group.pages_for(tokens);
-    switch (group.growth) {
-      case state::Growth::per_token:
-        total += pages * group.page_bytes;
-        break;
-      case state::Growth::window: {
-        // The window, the chunk being written, and the page at either end.
-        int64_t live = (group.window + group.sinks) / group.page_records + 2;
-        if (group.stores_whole_chunk()) live += step_tokens / group.page_records + 1;
-        total += std::min(pages + 1, live) * group.page_bytes;
-        break;
-      }
-      case state::Growth::folded:
-        total += 2 * group.summary_bytes + group.page_bytes;
-        break;
-    }
-  }
-  return bytes;
-}
-
-int64_t Engine::sequence_bytes(int64_t tokens) const {
-  const BytesByGrowth bytes =
-      engine::sequence_bytes(executor_.layout(), tokens, options_.scheduler.step_tokens);
-  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
-}
-
-Admission<RequestId> Engine::submit(Request request) {
-  using Kind = Refusal::Kind;
-  const int64_t vocab = executor_.vocab_size();
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  if (prompt == 0)
-    return refuse(Kind::invalid, "prompt", "the prompt is empty, at least one token is expected");
-  for (const int32_t token : request.prompt)
-    if (token < 0 || token >= vocab)
-      return refuse(
-          Kind::invalid, "prompt",
-          fmt::format("token {} in the prompt: the vocabulary has {} tokens", token, vocab));
-  if (auto status = validate(request.sampling, vocab); !status)
-    return refuse(Kind::invalid, status.error().parameter, status.error().message);
-  if (request.max_tokens < 0)
-    return refuse(Kind::invalid, "max_tokens",
-                  fmt::format("max_tokens is {}, 0 or more is expected", request.max_tokens));
-  const int64_t context = executor_.context_length();
-  if (prompt > context || (prompt == context && request.max_tokens > 0))
-    return refuse(
-        Kind::too_long, "prompt",
-        fmt::format("the prompt has {} tokens, the context of the model is {}", prompt, context));
-  request.max_tokens = std::min(request.max_tokens, context - prompt);
-  if (request.choices < 1)
-    return refuse(Kind::invalid, "n",
-                  fmt::format("{} choices, 1 or more is expected", request.choices));
-  const int64_t bytes = sequence_bytes(prompt + request.max_tokens);
-  if (bytes > options_.state_bytes)
-    return refuse(Kind::too_large, "max_tokens",
-                  fmt::format("{} prompt and {} output tokens need {} MiB of state, {} MiB are "
-                              "configured",
-                              prompt, request.max_tokens, bytes >> 20, options_.state_bytes >> 20));
-  if (static_cast<int64_t>(waiting_.size()) >= options_.max_waiting) {
-    ++totals_.requests_refused;
-    return refuse(Kind::queue_full, "",
-                  fmt::format("{} requests are waiting already, try again later", waiting_.size()));
-  }
-  const RequestId first = next_id_;
-  const std::vector<int32_t> tokens = std::move(request.prompt);
-  for (int64_t choice = 0; choice < request.choices; ++choice) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = next_id_++;
-    sequence->first_choice = first;
-    sequence->request = request;
-    sequence->request.sampling.seed = choice_seed(request.sampling.seed, choice);
-    sequence->tokens = tokens;
-    sequence->usage.prompt_tokens = prompt;
-    sequence->reserved_bytes = bytes;
-    sequence->submitted = Clock::now();
-    ++totals_.requests_submitted;
-    waiting_.push_back(std::move(sequence));
-  }
-  return first;
-}
-
 void Engine::cancel(RequestId id) {
   for (auto& sequence : waiting_)
     if (sequence->id == id) sequence->cancelled = true;
@@ -151,21 +54,51 @@ void Engine::cancel(RequestId id) {
 }
 
 std::vector<Event> Engine::step() {
-  std::vector<Event> events;
-  end_cancelled(events);
+  end_cancelled(events_);
   // Those whose reader has gone.
   for (auto& sequence : running_)
-    if (!sequence->state && sequence->reader == nullptr) place(*sequence);
+    if (!sequence->state && sequence->reader == nullptr)
+      within_memory_of(*sequence, [&] { place(*sequence); });
   admit();
   const std::vector<PlannedChunk> chunks = plan();
-  if (!chunks.empty()) run(chunks, events);
+  if (!chunks.empty()) run(chunks, events_);
   remove_finished();
-  return events;
+  return std::exchange(events_, {});
+}
+
+void Engine::give_up() {
+  remove_finished();
+  for (auto& sequence : running_) give_up(*sequence);
+  cache_->clear();
+  pool_.trim();
+}
+
+void Engine::give_up(Sequence& sequence) {
+  sequence.given_up = true;
+  sequence.state.reset();
+  sequence.reader = nullptr;
+  forget_reader(sequence);
+}
+
+// Without memory for it the sequence ends at the next step.
+template <class F>
+void Engine::within_memory_of(Sequence& sequence, F&& fn) {
+  try {
+    fn();
+  } catch (const std::bad_alloc&) {
+    give_up(sequence);
+  }
 }
 
 void Engine::end_cancelled(std::vector<Event>& events) {
-  for (auto& sequence : running_)
-    if (sequence->cancelled) finish(*sequence, FinishReason::cancelled, "", events);
+  for (auto& sequence : running_) {
+    if (sequence->given_up) {
+      fail(*sequence, "out of memory: what the request needs for its next step is not there",
+           events);
+    } else if (sequence->cancelled) {
+      finish(*sequence, FinishReason::cancelled, "", events);
+    }
+  }
   remove_finished();
   for (auto& sequence : waiting_)
     if (sequence->cancelled) finish(*sequence, FinishReason::cancelled, "", events);
@@ -178,18 +111,20 @@ void Engine::admit() {
     if (static_cast<int64_t>(running_.size()) >= options_.scheduler.max_sequences ||
         reserved_bytes_ + bytes > options_.state_bytes)
       break;  // in order of arrival: nobody overtakes a large request for ever
+    running_.reserve(running_.size() + 1);
     running_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
-    start(*running_.back());
+    Sequence& sequence = *running_.back();
+    within_memory_of(sequence, [&] { start(sequence); });
   }
 }
 
 void Engine::start(Sequence& sequence) {
   reserved_bytes_ += sequence.reserved_bytes;
-  if (sequence.request.sampling.penalises())
-    for (const int32_t token : sequence.tokens) sequence.seen.add_prompt(token);
   sequence.first_step = Clock::now();
   sequence.started = true;
+  if (sequence.request.sampling.penalises())
+    for (const int32_t token : sequence.tokens) sequence.seen.add_prompt(token);
   sequence.usage.queue_seconds = seconds_between(sequence.submitted, sequence.first_step);
   totals_.queue.observe(sequence.usage.queue_seconds);
   totals_.prompt_length.observe(static_cast<double>(sequence.prompt_tokens()));
@@ -478,39 +413,43 @@ void Engine::take_token(Sequence& sequence, RowOutput& output, std::vector<Event
   }
 }
 
+// A cache that could not note what it was given is of no use; what it held is memory for others.
+template <class F>
+void Engine::change_cache(F&& fn) {
+  try {
+    fn();
+    // What running sequences have reserved is not the cache's.
+    cache_->shrink(options_.state_bytes - reserved_bytes_);
+  } catch (const std::bad_alloc&) {
+    cache_->clear();
+  }
+}
+
 void Engine::store(Sequence& sequence) {
   if (!options_.prefix_cache || !sequence.request.use_cache) return;
   const int64_t position = sequence.state->position();
-  cache_->insert(sequence.request.isolation_key,
-                 std::span(sequence.tokens).first(static_cast<size_t>(position)),
-                 sequence.state->snapshot());
-  limit_cache();
+  change_cache([&] {
+    cache_->insert(sequence.request.isolation_key,
+                   std::span(sequence.tokens).first(static_cast<size_t>(position)),
+                   sequence.state->snapshot());
+  });
 }
 
-// What running sequences have reserved is not the cache's.
-void Engine::limit_cache() { cache_->shrink(options_.state_bytes - reserved_bytes_); }
+void Engine::limit_cache() {
+  change_cache([] {});
+}
 
+// The event first: where there is no memory for it, nothing has happened yet.
 void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
                     std::vector<Event>& events) {
+  const auto now = Clock::now();
   if (sequence.started) {
-    const auto now = Clock::now();
     const bool answered = sequence.usage.output_tokens > 0;
     sequence.usage.prefill_seconds =
         seconds_between(sequence.first_step, answered ? sequence.first_token : now);
     sequence.usage.decode_seconds =
         answered ? seconds_between(sequence.first_token, sequence.last_token) : 0;
-    totals_.end_to_end.observe(seconds_between(sequence.submitted, now));
-    totals_.decode.observe(sequence.usage.decode_seconds);
-    totals_.output_length.observe(static_cast<double>(sequence.usage.output_tokens));
-    // What an error left behind is nobody's to resume from.
-    if (reason != FinishReason::error && sequence.state && sequence.state->position() > 0)
-      store(sequence);
-    reserved_bytes_ -= sequence.reserved_bytes;
-    sequence.state.reset();
   }
-  sequence.finished = true;
-  for (Sequence* follower : followers(sequence)) follower->reader = nullptr;
-  ++totals_.requests_finished[static_cast<size_t>(reason)];
   Event event;
   event.kind = Event::Kind::finished;
   event.request = sequence.id;
@@ -518,6 +457,25 @@ void Engine::finish(Sequence& sequence, FinishReason reason, std::string error,
   event.error = std::move(error);
   event.usage = sequence.usage;
   events.push_back(std::move(event));
+  sequence.finished = true;
+  ++totals_.requests_finished[static_cast<size_t>(reason)];
+  forget_reader(sequence);
+  if (sequence.started) {
+    totals_.end_to_end.observe(seconds_between(sequence.submitted, now));
+    totals_.decode.observe(sequence.usage.decode_seconds);
+    totals_.output_length.observe(static_cast<double>(sequence.usage.output_tokens));
+    // What an error left behind is nobody's to resume from.
+    if (reason != FinishReason::error && sequence.state && sequence.state->position() > 0)
+      store(sequence);
+    reserved_bytes_ -= sequence.reserved_bytes;
+  }
+  sequence.state.reset();
+}
+
+// Who waits for what it reads looks for another place at the next step.
+void Engine::forget_reader(const Sequence& reader) {
+  for (auto& sequence : running_)
+    if (sequence->reader == &reader) sequence->reader = nullptr;
 }
 
 // What the step has left of the sequence's state is no state of anything.
@@ -538,8 +496,7 @@ Engine::SavedSequence Engine::longest_prefix(const std::string& isolation_key,
 }
 
 void Engine::restore(const std::string& isolation_key, const SavedSequence& saved) {
-  cache_->insert(isolation_key, saved.tokens, saved.snapshot);
-  limit_cache();
+  change_cache([&] { cache_->insert(isolation_key, saved.tokens, saved.snapshot); });
 }
 
 EngineMetrics Engine::metrics() const {

@@ -52,8 +52,11 @@ class Engine {
   // Ends a request at the next step() with reason cancelled; unknown ids are ignored.
   void cancel(RequestId id);
   bool idle() const { return waiting_.empty() && running_.empty(); }
-  // Runs one step and returns what happened, in order. Empty when idle.
+  // Runs one step and returns what happened, in order. Empty when idle. Throws std::bad_alloc where
+  // there is no memory even for that; then give_up() is due.
   std::vector<Event> step();
+  // Ends all that runs and frees its state and the cache; the next step() tells. Takes no memory.
+  void give_up();
 
   EngineMetrics metrics() const;
   // Bytes that one sequence of `tokens` tokens needs.
@@ -91,6 +94,7 @@ class Engine {
     Usage usage;
     int64_t reserved_bytes = 0;
     bool cancelled = false;
+    bool given_up = false;  // there was no memory for its step; its state is gone
     bool started = false;
     bool finished = false;
     Clock::time_point submitted, first_step, first_token, last_token;
@@ -110,6 +114,7 @@ class Engine {
     bool scores_prompt() const { return request.score_prompt && !decoding(); }
   };
 
+  void enqueue(Request request, int64_t bytes);
   void end_cancelled(std::vector<Event>& events);
   void admit();
   void start(Sequence& sequence);
@@ -131,6 +136,12 @@ class Engine {
                   std::vector<Event>& events);
   void store(Sequence& sequence);
   void limit_cache();
+  template <class F>
+  void change_cache(F&& fn);
+  template <class F>
+  void within_memory_of(Sequence& sequence, F&& fn);
+  void give_up(Sequence& sequence);
+  void forget_reader(const Sequence& reader);
   void finish(Sequence& sequence, FinishReason reason, std::string error,
               std::vector<Event>& events);
   void fail(Sequence& sequence, std::string error, std::vector<Event>& events);
@@ -143,6 +154,7 @@ class Engine {
   bool positions_are_free_;  // every part is per_token: any cached position can be resumed
   std::list<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
+  std::vector<Event> events_;  // not returned yet
   int64_t reserved_bytes_ = 0;
   RequestId next_id_ = 1;
   EngineMetrics totals_;

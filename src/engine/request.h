@@ -41,6 +41,7 @@ struct Refusal : Error {
     too_long,       // prompt and output do not fit the model's context
     too_large,      // its state does not fit the memory that is configured
     queue_full,     // later it can
+    out_of_memory,  // later it can
     shutting_down,  // elsewhere it can
   } kind = Kind::invalid;
   std::string parameter;  // the field at fault, if any

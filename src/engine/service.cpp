@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/memory_reserve.h"
 #include "base/out_of_memory.h"
 
 namespace heddle::engine {
@@ -30,11 +31,15 @@ RequestStream::~RequestStream() {
 std::optional<Event> RequestStream::next(std::chrono::milliseconds timeout) {
   Mailbox& mailbox = *queue_->mailbox;
   std::unique_lock lock(mailbox.mutex_);
-  if (!mailbox.ready_.wait_for(lock, timeout, [&] { return !queue_->events.empty(); }))
+  if (!mailbox.ready_.wait_for(lock, timeout,
+                               [&] { return !queue_->events.empty() || queue_->last; }))
     return std::nullopt;
+  if (queue_->events.empty()) {
+    finished_ = true;
+    return std::move(queue_->last);
+  }
   Event event = std::move(queue_->events.front());
   queue_->events.pop_front();
-  finished_ = event.kind == Event::Kind::finished;
   return event;
 }
 
@@ -44,9 +49,7 @@ Event RequestStream::next() {
     if (auto event = next(std::chrono::hours(1))) return std::move(*event);
 }
 
-void RequestStream::cancel() {
-  if (service_ != nullptr) service_->post([id = id_](Engine& engine) { engine.cancel(id); });
-}
+void RequestStream::cancel() { queue_->cancelled.store(true); }
 
 EngineService::EngineService(Executor& executor, const EngineOptions& options)
     : engine_(executor, options),
@@ -100,23 +103,33 @@ Admission<std::vector<std::unique_ptr<RequestStream>>> EngineService::submit(
   }
   if (mailbox == nullptr) mailbox = std::make_shared<Mailbox>();
   std::vector<std::unique_ptr<RequestStream>> streams;
+  for (int64_t choice = 0; choice < request.choices; ++choice) {
+    streams.push_back(std::make_unique<RequestStream>());
+    streams.back()->queue_->mailbox = mailbox;
+  }
   std::optional<Refusal> refused;
-  call([&](Engine& engine) {
-    const int64_t choices = request.choices;
-    const auto first = engine.submit(std::move(request));
+  const auto enter = [&](Engine& engine) {
+    auto first = engine.submit(std::move(request));
     if (!first) {
-      refused = first.error();
+      refused = std::move(first).error();
       return;
     }
-    for (int64_t choice = 0; choice < choices; ++choice) {
-      auto stream = std::make_unique<RequestStream>();
-      stream->service_ = this;
-      stream->id_ = *first + static_cast<RequestId>(choice);
-      stream->queue_->mailbox = mailbox;
-      streams_[stream->id_] = stream->queue_;
-      streams.push_back(std::move(stream));
+    for (size_t choice = 0; choice < streams.size(); ++choice)
+      streams[choice]->id_ = *first + static_cast<RequestId>(choice);
+    try {
+      for (const auto& stream : streams) streams_[stream->id_] = stream->queue_;
+    } catch (...) {
+      for (const auto& stream : streams) engine.cancel(stream->id_);
+      throw;
     }
-  });
+  };
+  try {
+    call(enter);
+  } catch (const std::bad_alloc& error) {
+    refused.emplace();
+    refused->kind = Refusal::Kind::out_of_memory;
+    refused->message = memory_error(error, "a request was taken").message;
+  }
   if (refused) return tl::unexpected(std::move(*refused));
   return streams;
 }
@@ -136,45 +149,78 @@ bool EngineService::drain(std::chrono::milliseconds limit) {
   std::unique_lock lock(mutex_);
   draining_ = true;
   if (idle_.wait_for(lock, limit, [&] { return is_idle_; })) return true;
-  lock.unlock();
-  call([&](Engine& engine) {
-    for (const auto& [id, queue] : streams_) engine.cancel(id);
-  });
-  lock.lock();
+  cancel_all_ = true;
   idle_.wait(lock, [&] { return is_idle_; });
   return false;
 }
 
-void EngineService::dispatch(std::vector<Event> events) {
-  for (Event& event : events) deliver(std::move(event));
+// Whether the reader may have this event: not behind one that it missed.
+bool EngineService::keep(RequestStream::Queue& queue, Event& event) {
+  using Loss = RequestStream::Loss;
+  if (queue.loss != Loss::none) return false;
+  try {
+    if (queue.events.size() < max_unread_events_) {
+      queue.events.push_back(std::move(event));
+    } else {
+      queue.loss = Loss::unread;
+    }
+  } catch (const std::bad_alloc&) {
+    queue.loss = Loss::memory;
+  }
+  return queue.loss == Loss::none;
+}
+
+void EngineService::explain_loss(const RequestStream::Queue& queue, Event& event) {
+  using Loss = RequestStream::Loss;
+  if (queue.loss == Loss::none) return;
+  event.reason = FinishReason::error;
+  event.temporary = queue.loss == Loss::memory;
+  try {
+    event.error = event.temporary
+                      ? "out of memory for the tokens of the answer"
+                      : fmt::format("the answer was not read: {} tokens wait", queue.events.size());
+  } catch (const std::bad_alloc&) {
+    event.error.clear();
+  }
 }
 
 void EngineService::deliver(Event event) {
   const auto it = streams_.find(event.request);
   if (it == streams_.end()) return;
   const auto queue = it->second;
-  const bool finished = event.kind == Event::Kind::finished;
-  if (finished) streams_.erase(it);
   Mailbox& mailbox = *queue->mailbox;
   {
     std::lock_guard lock(mailbox.mutex_);
-    if (!finished && queue->events.size() >= max_unread_events_) {
-      if (!std::exchange(queue->overflowed, true)) engine_.cancel(event.request);
+    if (event.kind == Event::Kind::finished) {
+      streams_.erase(it);
+      explain_loss(*queue, event);
+      queue->last = std::move(event);
+    } else if (!keep(*queue, event)) {
+      engine_.cancel(event.request);
       return;
     }
-    if (finished && queue->overflowed) {
-      event.reason = FinishReason::error;
-      event.error = fmt::format("the answer was not read: {} tokens wait", queue->events.size());
-    }
-    queue->events.push_back(std::move(event));
     ++mailbox.version_;
   }
   mailbox.ready_.notify_all();
 }
 
+// One step; where there is no memory even to plan it, all that run end.
+void EngineService::step() {
+  for (const auto& [id, queue] : streams_)
+    if (queue->cancelled.load()) engine_.cancel(id);
+  try {
+    for (Event& event : engine_.step()) deliver(std::move(event));
+  } catch (const std::bad_alloc&) {
+    engine_.give_up();
+    keep_memory_back();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));  // others are giving up, too
+  }
+}
+
 void EngineService::loop() {
-  while (true) {
-    std::deque<std::function<void(Engine&)>> commands;
+  for (bool stop = false; !stop || !engine_.idle();) {
+    std::vector<std::function<void(Engine&)>> commands;
+    bool cancel_all = false;
     {
       std::unique_lock lock(mutex_);
       if (engine_.idle() && inbox_.empty()) {
@@ -182,16 +228,16 @@ void EngineService::loop() {
         idle_.notify_all();
         wake_.wait(lock, [&] { return stop_ || !inbox_.empty(); });
       }
-      if (stop_ && inbox_.empty()) break;
+      stop = stop_ && inbox_.empty();
+      cancel_all = std::exchange(cancel_all_, false) || stop;  // whoever still waits is told
       is_idle_ = false;
       commands.swap(inbox_);
     }
     for (auto& command : commands) command(engine_);
-    dispatch(engine_.step());
+    for (const auto& [id, queue] : streams_)
+      if (cancel_all) engine_.cancel(id);
+    step();
   }
-  // Whoever still waits is told.
-  for (const auto& [id, queue] : streams_) engine_.cancel(id);
-  while (!engine_.idle()) dispatch(engine_.step());
 }
 
 }  // namespace heddle::engine

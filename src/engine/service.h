@@ -1,6 +1,7 @@
 #pragma once
 // The engine on a thread of its own. Any thread submits and reads; requests and events cross
 // through queues, and nothing below takes a lock.
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <optional>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "engine/engine.h"
 
@@ -48,12 +50,15 @@ class RequestStream {
 
  private:
   friend class EngineService;
+  enum class Loss : uint8_t { none, unread, memory };
+  // Ending a request takes no memory: its last event has a place of its own, and so has the wish.
   struct Queue {
-    std::shared_ptr<Mailbox> mailbox;  // its mutex guards the queue
+    std::shared_ptr<Mailbox> mailbox;  // its mutex guards events and last
     std::deque<Event> events;
-    bool overflowed = false;
+    std::optional<Event> last;  // the finished event
+    Loss loss = Loss::none;     // why events are missing; engine thread only
+    std::atomic<bool> cancelled{false};
   };
-  EngineService* service_ = nullptr;
   RequestId id_ = 0;
   std::shared_ptr<Queue> queue_ = std::make_shared<Queue>();
   bool finished_ = false;
@@ -63,7 +68,7 @@ class EngineService {
  public:
   // The executor must outlive the service.
   EngineService(Executor& executor, const EngineOptions& options);
-  // Cancels what still runs and joins the thread. All streams must be gone.
+  // Cancels what still runs and joins the thread.
   ~EngineService();
 
   // Waits for the running step to end. A stream for each choice of the request. Events of several
@@ -84,17 +89,19 @@ class EngineService {
   bool draining();
 
  private:
-  friend class RequestStream;
   void loop();
   void post(std::function<void(Engine&)> command);
-  void dispatch(std::vector<Event> events);
+  void step();
   void deliver(Event event);
+  bool keep(RequestStream::Queue& queue, Event& event);
+  static void explain_loss(const RequestStream::Queue& queue, Event& event);
 
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable idle_;
-  std::deque<std::function<void(Engine&)>> inbox_;
+  std::vector<std::function<void(Engine&)>> inbox_;
   bool stop_ = false;
+  bool cancel_all_ = false;
   bool draining_ = false;
   bool is_idle_ = true;
   // Engine thread only.

@@ -114,6 +114,7 @@ TEST(Refusals, BecomeStatuses) {
   EXPECT_EQ(status(Kind::too_long), std::pair(400, false));
   EXPECT_EQ(status(Kind::too_large), std::pair(400, false));
   EXPECT_EQ(status(Kind::queue_full), std::pair(429, true));
+  EXPECT_EQ(status(Kind::out_of_memory), std::pair(503, true));
   EXPECT_EQ(status(Kind::shutting_down), std::pair(503, true));
 }
 

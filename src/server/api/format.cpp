@@ -139,6 +139,8 @@ ApiError refusal_error(const engine::Refusal& refusal) {
       error.code = "queue_full";
       error.retry_after = 1;
       break;
+    case Kind::out_of_memory:
+      return out_of_memory_error(refusal.message);
     case Kind::shutting_down:
       error.status = 503;
       error.type = "overloaded_error";
