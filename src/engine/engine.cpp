@@ -171,32 +171,32 @@ void Engine::place(Sequence& sequence) {
     match = find();
   }
   if (cached) cache_->touch(match, sequence.prompt_tokens());
-  begin(sequence, match.snapshot, known);
+  begin(sequence, std::move(match.snapshot), known);
   fork_followers(sequence);
 }
 
 // `known`: how far the prompt is in the cache or with another sequence, at any position.
-void Engine::begin(Sequence& sequence, const state::Snapshot& snapshot, int64_t known) {
+void Engine::begin(Sequence& sequence, state::Snapshot snapshot, int64_t known) {
+  const int64_t position = snapshot.position;
   sequence.reader = nullptr;
-  sequence.state = snapshot.position > 0
-                       ? std::make_unique<state::SequenceState>(executor_.layout(), pool_, snapshot)
-                       : std::make_unique<state::SequenceState>(executor_.layout(), pool_);
+  sequence.state = position > 0 ? std::make_unique<state::SequenceState>(executor_.layout(), pool_,
+                                                                         std::move(snapshot))
+                                : std::make_unique<state::SequenceState>(executor_.layout(), pool_);
   limit_cache();
   sequence.cuts = cuts_of(sequence, known);
-  sequence.usage.cached_tokens = snapshot.position;
+  sequence.usage.cached_tokens = position;
   totals_.prompt_tokens += sequence.prompt_tokens();
-  totals_.cached_tokens += snapshot.position;
+  totals_.cached_tokens += position;
   if (options_.prefix_cache && sequence.request.use_cache && !sequence.request.score_prompt)
     totals_.cache_queried_tokens += sequence.prompt_tokens();
-  totals_.computed_prompt_length.observe(
-      static_cast<double>(sequence.prompt_tokens() - snapshot.position));
+  totals_.computed_prompt_length.observe(static_cast<double>(sequence.prompt_tokens() - position));
 }
 
-// Choices of one request share anyway; others as they share the cache. Who scores a prompt reads it
-// all, and slowly.
+// Choices of one request share anyway, if they have been told the same scores; others as they share
+// the cache. Who scores a prompt reads it all, and slowly.
 bool Engine::may_share(const Sequence& a, const Sequence& b) const {
+  if (a.first_choice == b.first_choice) return a.scored == b.scored;
   if (a.request.score_prompt || b.request.score_prompt) return false;
-  if (a.first_choice == b.first_choice) return true;
   return options_.prefix_cache && a.request.use_cache && b.request.use_cache &&
          a.request.isolation_key == b.request.isolation_key;
 }
@@ -275,28 +275,46 @@ std::vector<PlannedChunk> Engine::plan() const {
 void Engine::run(std::span<const PlannedChunk> chunks, std::vector<Event>& events) {
   batch_.clear();
   requests_.clear();
+  std::vector<PlannedChunk> added;
   std::vector<int64_t> first_request;
-  const auto outputs = within_memory("a step", [&] {
+  const auto outputs = within_memory("a step", [&]() -> Result<std::span<RowOutput>> {
+    added.reserve(chunks.size());
+    first_request.reserve(chunks.size() + 1);
     for (const PlannedChunk& chunk : chunks) {
-      first_request.push_back(std::ssize(requests_));
-      add_chunk(*running_[static_cast<size_t>(chunk.sequence)], chunk.tokens);
+      Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
+      const size_t before = requests_.size();
+      const Status begun = within_memory("a step", [&]() -> Status {
+        add_chunk(sequence, chunk.tokens);
+        return {};
+      });
+      if (!begun) {  // the others go on without it
+        requests_.resize(before);
+        fail(sequence, begun.error().message, events);
+        continue;
+      }
+      added.push_back(chunk);
+      first_request.push_back(static_cast<int64_t>(before));
     }
     first_request.push_back(std::ssize(requests_));
+    if (added.empty()) return std::span<RowOutput>();
     return executor_.step(batch_, requests_);
   });
   if (!outputs) {
-    for (const PlannedChunk& chunk : chunks)
-      fail(*running_[static_cast<size_t>(chunk.sequence)], outputs.error().message, events);
+    for (const PlannedChunk& chunk : chunks) {
+      Sequence& sequence = *running_[static_cast<size_t>(chunk.sequence)];
+      if (!sequence.finished) fail(sequence, outputs.error().message, events);
+    }
     return;
   }
+  if (added.empty()) return;
   const int64_t rows = std::ssize(batch_.tokens());
   ++totals_.steps;
   totals_.step_rows += rows;
   totals_.rows_per_step.observe(static_cast<double>(rows));
-  for (size_t i = 0; i < chunks.size(); ++i) {
+  for (size_t i = 0; i < added.size(); ++i) {
     const auto first = static_cast<size_t>(first_request[i]);
     const auto count = static_cast<size_t>(first_request[i + 1]) - first;
-    after_chunk(*running_[static_cast<size_t>(chunks[i].sequence)], chunks[i].tokens,
+    after_chunk(*running_[static_cast<size_t>(added[i].sequence)], added[i].tokens,
                 outputs->subspan(first, count), events);
   }
 }
@@ -353,7 +371,9 @@ void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<RowOutput> 
       if (!outputs.front().sample)
         return finish(sequence, FinishReason::error, outputs.front().sample.error().message,
                       events);
-      take_score(sequence, next, outputs.front(), events);
+      take_score(sequence, next, *outputs.front().sample, events);
+      for (Sequence* follower : followers(sequence))
+        take_score(*follower, next, *outputs.front().sample, events);
       outputs = outputs.subspan(1);
     }
   }
@@ -370,14 +390,17 @@ void Engine::after_chunk(Sequence& sequence, int64_t rows, std::span<RowOutput> 
   }
 }
 
-void Engine::take_score(Sequence& sequence, int64_t position, RowOutput& output,
+// Nobody is told a score twice, who reads for others that were told by one that has gone.
+void Engine::take_score(Sequence& sequence, int64_t position, const Sample& score,
                         std::vector<Event>& events) {
+  if (position <= sequence.scored) return;
   Event event;
   event.kind = Event::Kind::prompt_score;
   event.request = sequence.id;
   event.position = position;
-  event.sample = std::move(*output.sample);
+  event.sample = score;
   events.push_back(std::move(event));
+  sequence.scored = position;
 }
 
 void Engine::take_token(Sequence& sequence, RowOutput& output, std::vector<Event>& events) {

@@ -90,6 +90,7 @@ class Engine {
     int64_t join_at = 0;
     std::vector<int32_t> tokens;  // prompt, then output
     std::vector<int64_t> cuts;    // positions at which a resume point is stored, ascending
+    int64_t scored = 0;           // prompt positions up to here have been scored, with score_prompt
     TokenCounts seen;             // with penalties only
     Usage usage;
     int64_t reserved_bytes = 0;
@@ -119,7 +120,7 @@ class Engine {
   void admit();
   void start(Sequence& sequence);
   void place(Sequence& sequence);
-  void begin(Sequence& sequence, const state::Snapshot& snapshot, int64_t known);
+  void begin(Sequence& sequence, state::Snapshot snapshot, int64_t known);
   bool may_share(const Sequence& a, const Sequence& b) const;
   InFlight seen_from(const Sequence& sequence, const Sequence& running) const;
   std::vector<Sequence*> followers(const Sequence& reader) const;
@@ -132,7 +133,7 @@ class Engine {
   void after_chunk(Sequence& sequence, int64_t rows, std::span<RowOutput> outputs,
                    std::vector<Event>& events);
   void take_token(Sequence& sequence, RowOutput& output, std::vector<Event>& events);
-  void take_score(Sequence& sequence, int64_t position, RowOutput& output,
+  void take_score(Sequence& sequence, int64_t position, const Sample& score,
                   std::vector<Event>& events);
   void store(Sequence& sequence);
   void limit_cache();

@@ -183,6 +183,7 @@ TEST(Engine, EveryChoiceScoresItsPrompt) {
   request.max_tokens = 0;
   const RequestId only = rig.ask(request);
   rig.run();
+  EXPECT_EQ(rig.computed(), 100 + 100) << "the choices of a request read it once";
   for (const RequestId id : {first, first + 1, only}) {
     const Answer& answer = rig.answers[id];
     ASSERT_EQ(answer.scores.size(), 99u);
@@ -196,6 +197,36 @@ TEST(Engine, EveryChoiceScoresItsPrompt) {
   EXPECT_EQ(rig.answers[first + 1].tokens, expected_answer(prompt, 2, choice_seed(1, 1)));
   EXPECT_TRUE(rig.answers[only].tokens.empty());
   EXPECT_EQ(rig.answers[only].finished.reason, FinishReason::length);
+}
+
+TEST_P(EveryLayout, AChoiceThatReadsTheScoresForOthersIsCancelled) {
+  for (const int64_t places : {2, 16}) {
+    EngineOptions options;
+    options.scheduler.max_sequences = places;
+    Rig rig(GetParam().make(), options);
+    const Tokens prompt = random_prompt(300, 4);
+    Request request = request_of(prompt, 2);
+    request.choices = 4;
+    request.score_prompt = true;
+    request.sampling.logprobs = 0;
+    const RequestId first = rig.ask(std::move(request));
+    rig.step();
+    rig.step();
+    rig.engine.cancel(first);
+    rig.run();
+    EXPECT_EQ(rig.answers[first].finished.reason, FinishReason::cancelled);
+    for (RequestId choice = 1; choice < 4; ++choice) {
+      const Answer& answer = rig.answers[first + choice];
+      EXPECT_EQ(answer.tokens,
+                expected_answer(prompt, 2, choice_seed(1, static_cast<int64_t>(choice))));
+      ASSERT_EQ(answer.scores.size(), 299u) << "each is told every score once";
+      for (size_t i = 0; i < answer.scores.size(); ++i) {
+        EXPECT_EQ(answer.scores[i].position, static_cast<int64_t>(i) + 1);
+        EXPECT_EQ(answer.scores[i].sample.logprob,
+                  FakeExecutor::logprob(std::span(prompt).first(i + 2)));
+      }
+    }
+  }
 }
 
 // ---- sharing in flight ----

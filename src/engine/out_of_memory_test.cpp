@@ -113,6 +113,8 @@ class Rig {
     engine_.check_invariants();
   }
 
+  Engine& engine() { return engine_; }
+
   int64_t failed = 0;
 
  private:
@@ -178,6 +180,23 @@ TEST(EngineOutOfMemory, OneAllocationFails) {
 TEST(EngineOutOfMemory, ManyFailTogether) {
   for (const auto layout : {state::fake::attention_layout, state::fake::hybrid_layout})
     fail_in_turn(layout, 200);
+}
+
+TEST(EngineOutOfMemory, OnlyThatEndsWhoseRecordsFindNone) {
+  for (const auto layout : {state::fake::attention_layout, state::fake::hybrid_layout}) {
+    for (const bool long_first : {true, false}) {
+      Rig rig(layout());
+      const int64_t enough_for_short = 2 * rig.engine().sequence_bytes(20);
+      ASSERT_LT(enough_for_short, rig.engine().sequence_bytes(400));
+      rig.engine().pool().set_limit(enough_for_short);
+      if (long_first) rig.ask(random_prompt(400, 1), 1);
+      rig.ask(random_prompt(10, 2), 2);
+      if (!long_first) rig.ask(random_prompt(400, 1), 1);
+      rig.run();
+      rig.check();
+      EXPECT_EQ(rig.failed, 1) << "the short one has its answer";
+    }
+  }
 }
 
 }  // namespace

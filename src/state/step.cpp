@@ -5,6 +5,15 @@
 #include "base/check.h"
 
 namespace heddle::state {
+namespace {
+
+template <class T>
+void make_room(std::vector<T>& values, int64_t count) {
+  const size_t needed = values.size() + static_cast<size_t>(count);
+  if (needed > values.capacity()) values.reserve(std::max(needed, 2 * values.capacity()));
+}
+
+}  // namespace
 
 void StepBatch::clear() {
   segments_.clear();
@@ -25,15 +34,22 @@ int64_t StepBatch::add(SequenceState& sequence, std::span<const int32_t> tokens,
   segment.start = sequence.position();
   segment.length = std::ssize(tokens) + std::ssize(drafts.tokens);
   segment.drafts = std::ssize(drafts.tokens);
-  if (!drafts.parents.empty()) {
-    // A vector of its own: it stays where it is when others are added.
-    parents_.emplace_back(drafts.parents.begin(), drafts.parents.end());
-    segment.parents = parents_.back();
-  }
+  // A vector of its own: its values stay where they are when others are added.
+  std::vector<int32_t> parents(drafts.parents.begin(), drafts.parents.end());
+  segment.parents = parents;
   HEDDLE_CHECK(
       wanted.first >= 0 && wanted.count >= 0 && wanted.first + wanted.count <= segment.length,
       "rows {} to {} of {}", wanted.first, wanted.first + wanted.count, segment.length);
+  make_room(parents_, 1);
+  make_room(tokens_, segment.length);
+  make_room(positions_, segment.length);
+  make_room(rows_, wanted.count);
+  make_room(views_, layout_->parts());
+  make_room(segments_, 1);
+  make_room(sequences_, 1);
   sequence.begin_step(segment.committed(), segment.drafts, segment.parents);
+  // Nothing fails from here on.
+  if (!parents.empty()) parents_.push_back(std::move(parents));
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   tokens_.insert(tokens_.end(), drafts.tokens.begin(), drafts.tokens.end());
   for (int64_t i = 0; i < segment.length; ++i) {

@@ -37,7 +37,8 @@ class StepBatch {
   // For the next step; memory is kept.
   void clear();
   // Begins a step of `sequence` with `tokens` (committed) and drafts behind them; both are copied.
-  // The sequence must outlive the step. Returns the index of its segment.
+  // The sequence must outlive the step. Returns the index of its segment. Throws std::bad_alloc
+  // where memory runs out; sequence and batch are then as they were.
   int64_t add(SequenceState& sequence, std::span<const int32_t> tokens, RowRange wanted = {},
               const DraftTree& drafts = {});
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
+#include <new>
 #include <numeric>
 
 #include "test/support/fake_model.h"
@@ -54,6 +56,25 @@ TEST_F(StepBatchTest, PromptsDecodingAndDraftsStandInOneBatch) {
   EXPECT_EQ(batch.segments[1].drafts, 3);
   EXPECT_EQ(list(batch.segments[1].parents), (std::vector<int32_t>{0, 0, 2}));
   EXPECT_EQ(batch.segments[2].row, 8);
+}
+
+TEST_F(StepBatchTest, WhatFindsNoMemoryLeavesTheBatchAsItWas) {
+  SequenceState first = sequence(0), second = sequence(0), third = sequence(0);
+  step_.add(first, counting(3), {2, 1});
+  pool_.set_limit(pool_.live_bytes());
+  const std::vector<int32_t> drafts = {50, 51}, parents = {0, 0};
+  EXPECT_THROW(step_.add(second, counting(1), {0, 3}, {drafts, parents}), std::bad_alloc);
+  pool_.set_limit(std::numeric_limits<int64_t>::max());
+  EXPECT_EQ(step_.add(third, counting(2, 7), {1, 1}), 1);
+  EXPECT_EQ(list(step_.tokens()), (std::vector<int32_t>{0, 1, 2, 7, 8}));
+  EXPECT_EQ(list(step_.rows()), (std::vector<int32_t>{2, 4}));
+  EXPECT_EQ(step_.segment(1).row, 3);
+  EXPECT_EQ(step_.state(0).at(1, 0).page(0), third.part_view(0).page(0));
+  step_.commit(0);
+  step_.commit(1);
+  EXPECT_EQ(first.position(), 3);
+  EXPECT_EQ(second.position(), 0);
+  EXPECT_EQ(third.position(), 2);
 }
 
 TEST_F(StepBatchTest, EveryLayerSeesItsOwnPartsOfEverySequence) {
