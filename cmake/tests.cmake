@@ -1,6 +1,6 @@
 # How a test becomes a target and a ctest entry. Labels: fast (all of them under a minute on two cores), slow (real
-# models, goldens, end to end; with HEDDLE_FUZZ the fuzzers and nothing else), gpu (needs an accelerator). Targets fast_tests and
-# slow_tests build all of one label; threaded_tests those worth a ThreadSanitizer build.
+# models, goldens, end to end; with HEDDLE_FUZZ the fuzzers and nothing else), gpu (of builds with HEDDLE_CUDA; they skip, and say
+# why, where there is no device). Targets fast_tests, slow_tests and gpu_tests build all of one label; threaded_tests those worth a ThreadSanitizer build.
 # Without the libraries of the package group "test" the program alone is built.
 find_package(GTest QUIET)
 find_package(rapidcheck QUIET)
@@ -16,6 +16,7 @@ include(GoogleTest)
 enable_testing()
 add_custom_target(fast_tests)
 add_custom_target(slow_tests)
+add_custom_target(gpu_tests)
 add_custom_target(threaded_tests)
 set(heddle_threaded_suites base state engine serving server contract)
 string(REPLACE ";" "|" pattern "${heddle_threaded_suites}")
@@ -46,6 +47,8 @@ function(heddle_test target label sources)
   # A slow test uses every core itself, so nothing runs beside it.
   if(label STREQUAL "slow")
     set(properties LABELS slow TIMEOUT 1200 RUN_SERIAL TRUE)
+  elseif(label STREQUAL "gpu")
+    set(properties LABELS gpu TIMEOUT 300 RUN_SERIAL TRUE)
   else()
     set(properties LABELS fast TIMEOUT 120)
   endif()
@@ -53,14 +56,20 @@ function(heddle_test target label sources)
                        PROPERTIES ${properties})
 endfunction()
 
-# heddle_tests(SUITE SOURCES LIBS...): SUITE_test of the fast files and SUITE_slow_test of the slow ones.
+# heddle_tests(SUITE SOURCES LIBS...): SUITE_test of the fast files, SUITE_slow_test of the slow ones, SUITE_gpu_test of those for a
+# device.
 function(heddle_tests suite sources)
   set(fast ${sources})
   set(slow ${sources})
-  list(FILTER fast EXCLUDE REGEX "_slow_test\\.cpp$")
+  set(gpu ${sources})
+  list(FILTER fast EXCLUDE REGEX "_(slow|gpu)_test\\.cpp$")
+  list(FILTER gpu INCLUDE REGEX "_gpu_test\\.cpp$")
   list(FILTER slow INCLUDE REGEX "_slow_test\\.cpp$")
   heddle_test(${suite}_test fast "${fast}" ${ARGN})
   heddle_test(${suite}_slow_test slow "${slow}" ${ARGN})
+  if(HEDDLE_CUDA)
+    heddle_test(${suite}_gpu_test gpu "${gpu}" ${ARGN})
+  endif()
   if(TARGET ${suite}_test AND suite IN_LIST heddle_threaded_suites)
     add_dependencies(threaded_tests ${suite}_test)
   endif()

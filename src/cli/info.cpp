@@ -1,4 +1,5 @@
 // heddle info: what this build can do on this machine.
+#include "backend/cuda/device.h"
 #include "cli/common.h"
 #include "model/presets.h"
 #include "sublayer/kind_table.h"
@@ -11,6 +12,20 @@ namespace {
 template <class Names>
 text::Value list_of(const Names& names) {
   return text::Value::list({names.begin(), names.end()});
+}
+
+text::Value gpus() {
+  const backend::cuda::DeviceReport report = backend::cuda::find_devices();
+  std::vector<text::Value> devices;
+  for (const backend::cuda::DeviceInfo& device : report.devices)
+    devices.push_back(
+        text::Value::map({{"device", "cuda:" + std::to_string(device.index)},
+                          {"name", device.name},
+                          {"memory_bytes", device.memory_bytes},
+                          {"capability", fmt::format("{}.{}", device.major, device.minor)}}));
+  return text::Value::map({{"devices", text::Value::list(std::move(devices))},
+                           {"driver", report.driver},
+                           {"missing", report.missing}});
 }
 
 text::Value collect() {
@@ -26,6 +41,7 @@ text::Value collect() {
                            {"cpus", ThreadPool::available_cpus()},
                            {"target", std::string_view(backend::active_target())},
                            {"targets", list_of(backend::supported_targets())},
+                           {"cuda", gpus()},
                            {"sub_layers", text::Value::list(std::move(kinds))},
                            {"families", text::Value::map(std::move(families))},
                            {"presets", list_of(model::preset_names())}});
@@ -40,6 +56,14 @@ void print(const text::Value& body) {
   fmt::print("heddle     {}\n", body.find("version")->as_string());
   fmt::print("cpus       {}\n", body.find("cpus")->as_int());
   list("targets", body.find("targets")->items());
+  const text::Value& cuda = *body.find("cuda");
+  for (const text::Value& device : cuda.find("devices")->items())
+    fmt::print("{:<10} {}, {:.1f} GiB, compute capability {}, driver for CUDA {}\n",
+               device.find("device")->as_string(), device.find("name")->as_string(),
+               static_cast<double>(device.find("memory_bytes")->as_int()) / (1 << 30),
+               device.find("capability")->as_string(), cuda.find("driver")->as_string());
+  if (cuda.find("devices")->items().empty())
+    fmt::print("{:<10} none: {}\n", "cuda", cuda.find("missing")->as_string());
   list("sub-layers", body.find("sub_layers")->items());
   for (const auto& [name, family] : body.find("families")->as_map().entries)
     list("family", {name.as_string() + ":", family.find("hugging_face")->items().at(0)});
