@@ -42,7 +42,10 @@ class DeviceMemory final : public Memory {
                   index_, size, what, free, total);
     }
     HEDDLE_TRY_STATUS(status_of(error, "taking memory"));
-    if (Status zeroed = status_of(cudaMemset(data, 0, size), "clearing memory"); !zeroed) {
+    cudaError_t cleared = cudaMemset(data, 0, size);
+    // Streams of ours do not wait for it, so it is waited for here.
+    if (cleared == cudaSuccess) cleared = cudaStreamSynchronize(nullptr);
+    if (Status zeroed = status_of(cleared, "clearing memory"); !zeroed) {
       cudaFree(data);
       return tl::unexpected(zeroed.error());
     }

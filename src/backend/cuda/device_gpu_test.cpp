@@ -46,6 +46,18 @@ TEST_F(DeviceGpu, MemoryIsZeroAndRefusalsAreErrors) {
   EXPECT_TRUE(Mapping::of(device().memory(), 1, "what is asked for next"));
 }
 
+TEST_F(DeviceGpu, MemoryIsZeroBeforeAnyStreamWrites) {
+  for (int i = 0; i < 50; ++i) {
+    const test::GpuArray<uint8_t> bytes(device(), stream(), size_t{256} << 20);
+    ASSERT_TRUE(stream().fill(bytes.data() + (size_t{256} << 20) - 1, 7, 1));
+    ASSERT_TRUE(stream().wait());
+    uint8_t last = 0;
+    ASSERT_TRUE(stream().copy(&last, bytes.data() + (size_t{256} << 20) - 1, 1));
+    ASSERT_TRUE(stream().wait());
+    ASSERT_EQ(last, 7);
+  }
+}
+
 TEST_F(DeviceGpu, AGraphRunsWhenItIsLaunched) {
   const test::GpuArray<uint8_t> bytes(device(), stream(), std::vector<uint8_t>(100, 1));
   const auto graph = Graph::capture(stream(), [&] { return stream().fill(bytes.data(), 7, 50); });
