@@ -1,8 +1,9 @@
 #pragma once
-// The instructions of the tensor cores and of the copy engine that kernels share, one function each.
-// Fragments are those of mma.m16n8k16 (lane l, q = l % 4): A row-major [16, 16]: {(l/4, 2q), (l/4 +
-// 8, 2q), (l/4, 2q + 8), (l/4 + 8, 2q + 8)}, two neighbours in a register; B [16, 8]: {(2q, l/4),
-// (2q + 8, l/4)}, pairs along the inner dimension; C [16, 8] float: {(l/4, 2q), (l/4, 2q + 1), (l/4
+// The instructions of the tensor cores and of the copy engine that kernels share, one function
+// each. Fragments are those of mma.m16n8k16 (lane l, q = l % 4): A row-major [16, 16]: {(l/4, 2q),
+// (l/4 + 8, 2q), (l/4, 2q + 8), (l/4 + 8, 2q + 8)}, two neighbours in a register; B [16, 8]: {(2q,
+// l/4), (2q + 8, l/4)}, pairs along the inner dimension; C [16, 8] float: {(l/4, 2q), (l/4, 2q +
+// 1), (l/4
 // + 8, 2q), (l/4 + 8, 2q + 1)}. So two neighbouring C tiles, rounded, are the A fragment of a next
 // product.
 #include <cuda_bf16.h>
@@ -36,6 +37,35 @@ __device__ inline void load_matrices_transposed(uint32_t (&r)[4], const void* ro
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(row))
                : "memory");
+}
+
+// Whether the code is compiled for a GPU with Hopper's copy engine, barriers and stores of
+// matrices.
+__host__ __device__ constexpr bool on_hopper() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  return false;
+#else
+  return true;
+#endif
+}
+
+// What load_matrices_transposed reads at the rows of a 16 x 16 tile (matrices: the first 8 columns,
+// the last 8, then of the last 8 rows), written there; rows `pitch` apart.
+__device__ inline void store_matrices_transposed(const uint32_t (&r)[4], __nv_bfloat16* tile,
+                                                 int pitch, int lane) {
+  if constexpr (on_hopper()) {
+    const int row = lane / 16 * 8 + lane % 8, column = lane / 8 % 2 * 8;
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(
+                     shared_address(tile + row * pitch + column)),
+                 "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+  } else {
+    for (int i = 0; i < 4; ++i) {
+      __nv_bfloat16* to = tile + (i / 2 * 8 + lane % 4 * 2) * pitch + i % 2 * 8 + lane / 4;
+      to[0] = __ushort_as_bfloat16(static_cast<unsigned short>(r[i] & 0xffffu));
+      to[pitch] = __ushort_as_bfloat16(static_cast<unsigned short>(r[i] >> 16));
+    }
+  }
 }
 
 // Rounded to nearest; `low` stands in the low half.
@@ -78,8 +108,8 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
 // Global to shared; sizes and addresses are multiples of 16 bytes.
 __device__ inline void bulk_copy(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(to)),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
 }
@@ -89,8 +119,6 @@ __device__ inline void copy16(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
                : "memory");
 }
-__device__ inline void copies_wait() {
-  asm volatile("cp.async.wait_all;" ::: "memory");
-}
+__device__ inline void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 }  // namespace heddle::backend::cuda
