@@ -74,3 +74,10 @@ function(heddle_tests suite sources)
     add_dependencies(threaded_tests ${suite}_test)
   endif()
 endfunction()
+
+# Times of the GPU's kernels, which no suite runs: build/cuda/linear_attention_gpu_bench
+if(HEDDLE_CUDA)
+  add_executable(linear_attention_gpu_bench EXCLUDE_FROM_ALL test/bench/linear_attention_gpu_bench.cpp)
+  target_link_libraries(linear_attention_gpu_bench PRIVATE heddle_ops GTest::gtest GTest::gtest_main)
+  target_include_directories(linear_attention_gpu_bench PRIVATE ${CMAKE_SOURCE_DIR})
+endif()
