@@ -37,9 +37,15 @@ backend::Work attention_work(const AttentionArgs& args) {
 }
 
 void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const PackedMatrix& weights, float* y) {
+             const PackedMatrix& weights, float* y, int64_t y_stride) {
   const backend::ProfileScope part(ctx, name, [&] { return product_work(weights, tokens); });
-  matmul(ctx, x, tokens, weights, y);
+  const MatmulArgs args{.x = x,
+                        .x_stride = weights.cols(),
+                        .tokens = tokens,
+                        .weights = &weights,
+                        .y = y,
+                        .y_stride = y_stride == 0 ? weights.rows() : y_stride};
+  ctx.reference() ? ref::matmul(ctx, args) : cpu::matmul(ctx, args);
 }
 
 Limit limit_of(const backend::Work& work, const backend::MachineLimits& machine) {

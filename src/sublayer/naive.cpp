@@ -20,6 +20,21 @@ std::vector<float> NaiveRun::product(std::string_view matrix, std::span<const fl
   return y;
 }
 
+std::vector<std::vector<float>> NaiveRun::stacked(std::span<const std::string_view> matrices,
+                                                  std::span<const float> rows) const {
+  std::vector<std::vector<float>> result(static_cast<size_t>(tokens));
+  for (const std::string_view matrix : matrices) {
+    const std::vector<float> part = product(matrix, rows);
+    const auto width = std::ssize(part) / tokens;
+    auto at = part.begin();
+    for (std::vector<float>& row : result) {
+      row.insert(row.end(), at, at + width);
+      at += width;
+    }
+  }
+  return result;
+}
+
 std::vector<float> NaiveRun::values(std::string_view name) const {
   auto values = weights.values(name);
   HEDDLE_CHECK(values.has_value(), "naive form: no such weight");

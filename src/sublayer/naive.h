@@ -24,6 +24,9 @@ struct NaiveRun {
   // rows [T, cols] times the transpose of a matrix, [T, rows]: running sums; of quantised weights
   // with activations rounded to int8.
   std::vector<float> product(std::string_view matrix, std::span<const float> rows) const;
+  // [T] rows of the products with several matrices, one after the other.
+  std::vector<std::vector<float>> stacked(std::span<const std::string_view> matrices,
+                                          std::span<const float> rows) const;
   std::vector<float> values(std::string_view name) const;  // that the design declares
 };
 

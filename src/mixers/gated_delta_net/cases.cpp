@@ -1,5 +1,5 @@
 // Sizes that contract tests, goldens and benches run.
-#include "mixers/gated_delta_net/mixer.h"
+#include "mixers/gated_delta_net/kernels.h"
 
 namespace heddle::mixers::gated_delta_net {
 namespace {

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <memory>
 
 #include "base/rng.h"
-#include "mixers/gated_delta_net/mixer.h"
-#include "mixers/gated_delta_net/recurrence.h"
+#include "mixers/gated_delta_net/equations.h"
 
 namespace heddle::mixers::gated_delta_net {
 namespace {
@@ -22,21 +22,18 @@ class MixRun : public sublayer::ProbeRun {
   MixRun(const Sizes& sizes, int64_t tokens)
       : s_(sizes),
         projected_(random_values(tokens * sizes.projected(), 1)),
-        conv_(random_values(sizes.taps * sizes.channels(), 2, 0.5f)),
-        decay_(random_values(sizes.value_heads, 3)),
-        dt_bias_(random_values(sizes.value_heads, 4)),
-        norm_(random_values(sizes.value_dim, 5, 0.2f)),
+        weights_{random_values(sizes.taps * sizes.channels(), 2, 0.5f),
+                 random_values(sizes.value_heads, 3), random_values(sizes.value_heads, 4),
+                 random_values(sizes.value_dim, 5, 0.2f)},
         y_(static_cast<size_t>(tokens * sizes.value_width())) {
-    for (float& value : decay_) value = -std::exp(value);
-    for (float& value : norm_) value += 1;
+    for (float& value : weights_.decay) value = -std::exp(value);
+    for (float& value : weights_.norm) value += 1;
   }
 
   void run(backend::Context& ctx, const state::BatchView& batch,
            const state::StateView& state) override {
-    MixArgs args = weights();
-    args.batch = &batch;
-    args.state = &state;
-    args.y = y_.data();
+    MixArgs args(s_, weights_);
+    args.set_step(batch, state, projected_.data(), y_.data());
     ctx.reference() ? ref::mix(ctx, args) : cpu::mix(ctx, args);
   }
 
@@ -44,29 +41,19 @@ class MixRun : public sublayer::ProbeRun {
 
   std::vector<float> naive() const override {
     std::vector<std::vector<float>> rows;
-    const auto width = s_.projected();
-    for (auto at = projected_.begin(); at != projected_.end(); at += width)
-      rows.emplace_back(at, at + width);
+    for (auto at = projected_.begin(); at != projected_.end(); at += s_.projected())
+      rows.emplace_back(at, at + s_.projected());
     std::vector<float> all;
-    for (const auto& row : recurrence<float>(weights(), rows))
+    for (const auto& row : recurrence<float>(MixArgs(s_, weights_), rows))
       all.insert(all.end(), row.begin(), row.end());
     return all;
   }
 
  private:
-  MixArgs weights() const {
-    MixArgs args;
-    args.sizes = &s_;
-    args.projected = projected_.data();
-    args.conv = conv_.data();
-    args.decay = decay_.data();
-    args.dt_bias = dt_bias_.data();
-    args.norm = norm_.data();
-    return args;
-  }
-
   Sizes s_;
-  std::vector<float> projected_, conv_, decay_, dt_bias_, norm_, y_;
+  std::vector<float> projected_;
+  Weights weights_;
+  std::vector<float> y_;
 };
 
 sublayer::Probe mix_probe(const Sizes& sizes, int64_t depth, int64_t tokens) {
@@ -75,7 +62,7 @@ sublayer::Probe mix_probe(const Sizes& sizes, int64_t depth, int64_t tokens) {
   probe.kernel = "delta rule";
   probe.shape = fmt::format("{}/{} heads {}x{} at {}", sizes.key_heads, sizes.value_heads,
                             sizes.key_dim, sizes.value_dim, depth);
-  probe.parts = {ops::causal_conv_part("conv", sizes.channels(), sizes.taps), delta_part(sizes)};
+  probe.parts = state_parts(sizes);
   probe.depth = depth;
   probe.tokens = tokens;
   probe.work = mix_work(sizes, {tokens, {&segment, 1}, {}});

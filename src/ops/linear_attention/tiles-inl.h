@@ -1,6 +1,6 @@
-// Register tiles of the delta rule, compiled per target (see backend/simd/simd.h). Rows are tokens,
-// lanes are 16 columns of the state. An output is one chain of fused steps in a fixed order, so the
-// shape of the tile that computes it does not show in its bits.
+// Register tiles of linear attention, compiled per target (see backend/simd/simd.h). Rows are
+// tokens, lanes are 16 columns of the state. An output is one chain of fused steps in a fixed
+// order, so the shape of the tile that computes it does not show in its bits.
 #include <hwy/cache_control.h>
 
 #include <cstddef>
@@ -8,15 +8,15 @@
 
 #include "backend/simd/math-inl.h"
 
-#if defined(HEDDLE_GDN_TILES_INL_H) == defined(HWY_TARGET_TOGGLE)
-#ifdef HEDDLE_GDN_TILES_INL_H
-#undef HEDDLE_GDN_TILES_INL_H
+#if defined(HEDDLE_LINEAR_ATTENTION_TILES_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef HEDDLE_LINEAR_ATTENTION_TILES_INL_H
+#undef HEDDLE_LINEAR_ATTENTION_TILES_INL_H
 #else
-#define HEDDLE_GDN_TILES_INL_H
+#define HEDDLE_LINEAR_ATTENTION_TILES_INL_H
 #endif
 
 HWY_BEFORE_NAMESPACE();
-namespace heddle::mixers::gated_delta_net {
+namespace heddle::ops::linear_attention {
 namespace HWY_NAMESPACE {
 
 namespace math = backend::HWY_NAMESPACE;
@@ -74,8 +74,9 @@ HWY_NOINLINE void product_tile(const float* HWY_RESTRICT a, int64_t a_stride,
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) acc[r] = math::zero16();
   for (int64_t k = 0; k < k_count; ++k, panel += 16) {
-    // One token reads the state once, panel after panel, and is bound by how early it is asked for.
-    if constexpr (kRows == 2)
+    // One token (q, and k of a rule that corrects) reads the state once, panel after panel, and
+    // is bound by how early it is asked for.
+    if constexpr (kRows <= 2)
       hwy::Prefetch(reinterpret_cast<const std::byte*>(panel) + kFetchBytes);
     const F32x16 s = math::load16(panel);
 #pragma GCC unroll 16
@@ -127,27 +128,30 @@ HWY_NOINLINE void chain_tile(const F32x16* init, const float* HWY_RESTRICT c, in
 }
 
 // One token at slot `slot`, kPanels panels side by side, straight from and to the records: u, row
-// stride u_stride, holds the panels next to each other. product: [K; Q] S of the panels, out_stride
-// apart, the q row 16 values after the k row. The chains are those of chain_tile.
-template <int kPanels>
+// stride u_stride, holds the panels next to each other. product: rows of the panels, product_stride
+// apart: the k row's of a rule that corrects (kCorrects), then the q row's. read [slot + 1] and
+// solve [slot]: coefficients of u in o and in u. The chains are those of chain_tile.
+template <int kPanels, bool kCorrects, bool kSkips>
 HWY_NOINLINE void token_tile(const float* HWY_RESTRICT product, int64_t product_stride, float decay,
                              const float* HWY_RESTRICT v, const float* HWY_RESTRICT solve,
-                             const float* HWY_RESTRICT read, int64_t slot, float beta, float* u,
-                             int64_t u_stride, float* HWY_RESTRICT out) {
+                             const float* HWY_RESTRICT read, int64_t slot, float beta, float skip,
+                             float* u, int64_t u_stride, float* HWY_RESTRICT out) {
   F32x16 value[kPanels], sum[kPanels];
   const F32x16 scale = math::set16(decay);
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) {
     const float* at = product + p * product_stride;
-    value[p] = math::nfma(scale, math::load16(at), math::load16(v + p * 16));
-    sum[p] = math::mul(scale, math::load16(at + 16));
+    value[p] = math::load16(v + p * 16);
+    sum[p] = math::mul(scale, math::load16(kCorrects ? at + 16 : at));
+    if constexpr (kSkips) sum[p] = math::fma(math::set16(skip), value[p], sum[p]);
+    if constexpr (kCorrects) value[p] = math::nfma(scale, math::load16(at), value[p]);
   }
   for (int64_t j = 0; j < slot; ++j) {
-    const F32x16 c = math::set16(solve[j]), d = math::set16(read[j]);
+    const F32x16 c = math::set16(kCorrects ? solve[j] : 0.0f), d = math::set16(read[j]);
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
       const F32x16 x = math::load16(u + j * u_stride + p * 16);
-      value[p] = math::nfma(c, x, value[p]);
+      if constexpr (kCorrects) value[p] = math::nfma(c, x, value[p]);
       sum[p] = math::fma(d, x, sum[p]);
     }
   }
@@ -160,17 +164,19 @@ HWY_NOINLINE void token_tile(const float* HWY_RESTRICT product, int64_t product_
   }
 }
 
-// next[r][lane] = decay state[r][lane] + sum_{j < F} w[j][r] u[j][lane]: kRows rows of a panel.
-// state nullptr: zeros. w: row stride w_stride.
-template <int kRows>
-HWY_NOINLINE void fold_tile(const float* state, float decay, const float* HWY_RESTRICT w,
+// next[r][lane] = decay[r] state[r][lane] + sum_{j < count} w[j][r] u[j][lane]: kRows rows of a
+// panel. kChannels: a decay per row; otherwise decay[0]. state nullptr: zeros. w: row stride
+// w_stride.
+template <int kRows, bool kChannels>
+HWY_NOINLINE void fold_tile(const float* state, const float* decay, const float* HWY_RESTRICT w,
                             int64_t w_stride, const float* HWY_RESTRICT u, int64_t count,
                             float* next) {
   F32x16 acc[kRows];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
-    acc[r] = state == nullptr ? math::zero16()
-                              : math::mul(math::set16(decay), math::load16(state + r * 16));
+    acc[r] = state == nullptr
+                 ? math::zero16()
+                 : math::mul(math::set16(decay[kChannels ? r : 0]), math::load16(state + r * 16));
   for (int64_t j = 0; j < count; ++j) {
     const F32x16 x = math::load16(u + j * 16);
 #pragma GCC unroll 16
@@ -216,7 +222,7 @@ HWY_NOINLINE void dot_tile(const float* const* rows, const float* const* keys, i
 }
 
 }  // namespace HWY_NAMESPACE
-}  // namespace heddle::mixers::gated_delta_net
+}  // namespace heddle::ops::linear_attention
 HWY_AFTER_NAMESPACE();
 
 #endif  // toggled guard
