@@ -220,14 +220,15 @@ HWY_INLINE bool any_above(F32x16 a, float limit) {
   return any;
 }
 
-// e^x, at most 1.1 ulp from the true value (measured by math_test), +inf above 88.73, gradual
-// underflow to 0 below -103.97.
-// NaN is not preserved. Range reduction by ln 2 in two parts (Cody and Waite), then a polynomial
-// of degree 7 (Taylor coefficients: |r| <= 0.347, so its remainder is below 2^-27).
-HWY_INLINE VF exp(VF x) {
+namespace detail {
+// e^x = p 2^n with p from 0.7 to 1.42: range reduction by ln 2 in two parts (Cody and Waite), then
+// a polynomial of degree 7 (Taylor coefficients: |r| <= 0.347, so its remainder is below 2^-27).
+struct Power {
+  VF p;
+  VI n;
+};
+HWY_INLINE Power power(VF x) {
   const DF d;
-  const DI di;
-  x = hn::Min(hn::Max(x, hn::Set(d, -104.0f)), hn::Set(d, 89.0f));
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const VF magic = hn::Set(d, 12582912.0f);
   const VF shifted = fma(x, hn::Set(d, 1.44269504f), magic);
@@ -242,13 +243,33 @@ HWY_INLINE VF exp(VF x) {
   p = fma(p, r, hn::Set(d, 0.5f));
   p = fma(hn::Mul(r, r), p, r);
   p = hn::Add(p, hn::Set(d, 1.0f));
+  return {p, hn::Sub(hn::BitCast(DI(), shifted), hn::Set(DI(), 0x4b400000))};
+}
+}  // namespace detail
+
+// e^x, at most 1.1 ulp from the true value (measured by math_test), +inf above 88.73, gradual
+// underflow to 0 below -103.97.
+// NaN is not preserved.
+HWY_INLINE VF exp(VF x) {
+  const DF d;
+  const DI di;
+  const detail::Power power =
+      detail::power(hn::Min(hn::Max(x, hn::Set(d, -104.0f)), hn::Set(d, 89.0f)));
   // 2^n in two factors, so that n from -150 to 128 needs no special case.
-  const VI k = hn::Sub(hn::BitCast(di, shifted), hn::Set(di, 0x4b400000));
-  const VI half = hn::ShiftRight<1>(k);
+  const VI half = hn::ShiftRight<1>(power.n);
   const VI bias = hn::Set(di, 127);
   const VF a = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
-  const VF b = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(k, half), bias)));
-  return hn::Mul(hn::Mul(p, a), b);
+  const VF b = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(power.n, half), bias)));
+  return hn::Mul(hn::Mul(power.p, a), b);
+}
+// e^x for x <= 0: the bits of exp(), save that it is 0 already below -87.68, half a step under
+// 2^-126.
+HWY_INLINE VF exp_of_negative(VF x) {
+  const DF d;
+  const detail::Power power = detail::power(hn::Max(x, hn::Set(d, -88.0f)));
+  // At n = -127 these are the bits of 0.
+  const VI bits = hn::ShiftLeft<23>(hn::Add(power.n, hn::Set(DI(), 127)));
+  return hn::Mul(power.p, hn::BitCast(d, bits));
 }
 // 1 / (1 + e^-x), relative error at most 2.4e-7; 0 below -88.73.
 HWY_INLINE VF sigmoid(VF x) {
@@ -266,6 +287,9 @@ HWY_INLINE VF gelu_tanh(VF x) {
 
 HWY_INLINE F32x16 exp(F32x16 x) {
   return F32x16::build([&](int i) HWY_ATTR { return exp(x.v[i]); });
+}
+HWY_INLINE F32x16 exp_of_negative(F32x16 x) {
+  return F32x16::build([&](int i) HWY_ATTR { return exp_of_negative(x.v[i]); });
 }
 HWY_INLINE F32x16 sigmoid(F32x16 x) {
   return F32x16::build([&](int i) HWY_ATTR { return sigmoid(x.v[i]); });

@@ -30,6 +30,13 @@ void apply_all(const float* x, int64_t count, float* out) {
   }
 }
 
+void exp_both_ways(const float* x, int64_t count, float* any, float* of_negative) {
+  for (int64_t i = 0; i < count; i += 16) {
+    store16(exp(load16(x + i)), any + i);
+    store16(exp_of_negative(load16(x + i)), of_negative + i);
+  }
+}
+
 // Dot product with the partial sums of the 16 lanes; the last block may be short.
 float dot16(const float* a, const float* b, int64_t count) {
   F32x16 total = zero16();
@@ -57,6 +64,7 @@ HWY_AFTER_NAMESPACE();
 #include "base/dtype.h"
 namespace heddle::backend {
 HWY_EXPORT(apply_all);
+HWY_EXPORT(exp_both_ways);
 HWY_EXPORT(dot16);
 HWY_EXPORT(largest);
 HWY_EXPORT(round_trip_bf16);
@@ -132,6 +140,33 @@ TEST(Math, ElementaryFunctionsAreAccurateAndEqualOnEveryTarget) {
     EXPECT_TRUE(std::isinf(out[3]));
     if (first.empty()) first = out;
     EXPECT_EQ(std::memcmp(first.data(), out.data(), out.size() * sizeof(float)), 0);
+  });
+}
+
+TEST(Math, ExpOfNegativeIsExpUntilItIsZero) {
+  constexpr int64_t kCount = 1 << 16;
+  std::vector<float> x(kCount);
+  for (int64_t i = 0; i < kCount; ++i)
+    x[i] = static_cast<float>(-110.0 * static_cast<double>(i) / kCount);
+  x[1] = -0.0f;
+  x[2] = -std::numeric_limits<float>::max();
+  x[3] = -std::numeric_limits<float>::infinity();
+  on_every_target([&] {
+    std::vector<float> any(kCount, NAN), of_negative(kCount, NAN);
+    HWY_DYNAMIC_DISPATCH(exp_both_ways)(x.data(), kCount, any.data(), of_negative.data());
+    int64_t zeros = 0;
+    for (int64_t i = 0; i < kCount; ++i) {
+      if (of_negative[i] == 0) {
+        ++zeros;
+        EXPECT_FALSE(std::signbit(of_negative[i]));
+        EXPECT_LT(any[i], std::numeric_limits<float>::min()) << x[i];
+      } else {
+        EXPECT_EQ(of_negative[i], any[i]) << x[i];
+      }
+    }
+    EXPECT_GT(zeros, kCount / 6);
+    EXPECT_EQ(of_negative[2], 0.0f);
+    EXPECT_EQ(of_negative[3], 0.0f);
   });
 }
 

@@ -23,14 +23,25 @@ static HWY_INLINE F32x16 load_padded(const float* p, int64_t count, float fill) 
 
 // e^((x - highest) / temperature); highest must be finite.
 static HWY_INLINE F32x16 weights16(F32x16 x, F32x16 highest, F32x16 inverse_temperature) {
-  return exp(mul(sub(x, highest), inverse_temperature));
+  return exp_of_negative(mul(sub(x, highest), inverse_temperature));
 }
 
-static HWY_INLINE bool all_below(F32x16 x, float limit) {
-  bool all = true;
-  for (int i = 0; i < kParts; ++i) all &= hn::AllTrue(DF(), hn::Lt(x.v[i], hn::Set(DF(), limit)));
-  return all;
-}
+// Whether every value seen is below +inf, and none is NaN: one answer at the end of a block.
+struct AllFinite {
+  hn::Mask<DF> parts[kParts];
+  HWY_INLINE AllFinite() {
+    for (auto& part : parts) part = hn::Eq(hn::Zero(DF()), hn::Zero(DF()));
+  }
+  HWY_INLINE void see(F32x16 x) {
+    for (int i = 0; i < kParts; ++i)
+      parts[i] = hn::And(parts[i], hn::Lt(x.v[i], hn::Set(DF(), kInfinity)));
+  }
+  HWY_INLINE bool holds() const {
+    bool all = true;
+    for (const auto& part : parts) all &= hn::AllTrue(DF(), part);
+    return all;
+  }
+};
 
 // 0 where x is below least (or least is NaN).
 static HWY_INLINE F32x16 if_at_least(F32x16 x, F32x16 least, F32x16 value) {
@@ -44,12 +55,13 @@ void scan_blocks(const Scan& scan, int64_t begin, int64_t end) {
     const float* x = scan.logits + b * kSampleBlock;
     const int64_t count = std::min(kSampleBlock, scan.vocab - b * kSampleBlock);
     F32x16 top = set16(-kInfinity);
-    bool finite = true;
+    AllFinite seen;
     for (int64_t i = 0; i < count; i += 16) {
       const F32x16 v = load_padded(x + i, count - i, -kInfinity);
-      finite &= all_below(v, kInfinity);
+      seen.see(v);
       top = max(top, v);
     }
+    const bool finite = seen.holds();
     const float highest = finite ? max_lane(top) : kInfinity;
     scan.highest[b] = highest;
     if (!scan.sums) continue;
