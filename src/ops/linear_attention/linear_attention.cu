@@ -78,7 +78,7 @@ Status prefill(const Stream& stream, const LinearArgs& args) {
   const Problem p = problem(args);
   constexpr int bytes = sizeof(linear::PrepareShared<R>);
   if (auto status = allow_shared(linear::prepare_kernel<R>, bytes); !status) return status;
-  const dim3 grid(static_cast<unsigned>(args.chunk_count), static_cast<unsigned>(p.key_heads));
+  const auto grid = static_cast<unsigned>(args.chunk_count * p.key_heads);
   linear::prepare_kernel<R><<<grid, linear::kBlocks * 32, bytes, handle(stream)>>>(p);
   if (auto status = backend::cuda::launched("linear attention, chunks"); !status) return status;
   if (args.segment_count * p.value_heads * (R::V / 64) <= kFill)

@@ -34,14 +34,14 @@ class Prepare {
   __device__ Prepare(const Problem& p, PrepareShared<R>& shared)
       : p_(p),
         shared_(shared),
-        chunk_(p.chunks[blockIdx.x]),
+        chunk_(p.chunks[blockIdx.x / p.key_heads]),
         segment_(p.segments[chunk_.segment]),
         span_(segment_, chunk_.index) {}
 
   __device__ void run() {
     const int ratio = p_.value_heads / p_.key_heads;
     load_rows();
-    head_ = blockIdx.y * ratio;
+    head_ = key_head_ * ratio;
     load_gates();
     copies_wait();
     __syncthreads();
@@ -54,7 +54,7 @@ class Prepare {
         if (s <= warp_) plain_products(s, products[s]);
     }
     for (int i = 0; i < ratio; ++i) {
-      head_ = blockIdx.y * ratio + i;
+      head_ = key_head_ * ratio + i;
       if (i > 0) {
         load_gates();
         __syncthreads();
@@ -93,7 +93,7 @@ class Prepare {
   // Rows of the step or records; zero behind the end.
   __device__ void load_rows() {
     const Records<R> open = p_.records<R>(segment_.open);
-    const int key_head = blockIdx.y;
+    const int key_head = key_head_;
     constexpr int kKeys = R::K / 8, kStep = kBlocks * 32 / kKeys;
     const int c = threadIdx.x % kKeys * 8;
 #pragma unroll
@@ -118,7 +118,7 @@ class Prepare {
     constexpr int kKeys = R::K / 8;
     for (int i = threadIdx.x; i < span_.to * kKeys; i += blockDim.x) {
       const int slot = i / kKeys, c = i % kKeys * 8;
-      *reinterpret_cast<uint4*>(next.k(blockIdx.y, slot) + c) =
+      *reinterpret_cast<uint4*>(next.k(key_head_, slot) + c) =
           *reinterpret_cast<const uint4*>(shared_.k + slot * R::kPitch + c);
     }
   }
@@ -446,10 +446,12 @@ class Prepare {
   const LinearSegment segment_;
   const Span span_;
   const int lane_ = threadIdx.x % 32, warp_ = threadIdx.x / 32;
+  const int key_head_ = blockIdx.x % p_.key_heads;
   int head_ = 0;
 };
 
-// Grid (chunks, HK), a warp for each block of rows.
+// Grid (chunks HK), key heads innermost, so that blocks beside each other read what lies together;
+// a warp for each block of rows.
 template <class R>
 __global__ __launch_bounds__(kBlocks * 32, R::kChannel ? 3 : 4) void prepare_kernel(
     const __grid_constant__ Problem p) {

@@ -129,26 +129,27 @@ class Walk {
   }
 
  private:
-  static constexpr int kVPitch = VS + 8, kThreads = VS * 2 * (kPaired ? 2 : 1);
+  static constexpr int kVPitch = VS + 8, kThreads = VS * 2;
 
   // What lies together comes by the copy engine, rows by all threads: a bulk copy of a row costs
   // some 40 ns of the engine, which 192 rows a chunk have not.
   __device__ void fetch(int c) {
+    if (kPaired && !writer_) return;
     const Span span(segment_, c);
     WalkStage<R, VS>& stage = shared_.stages[c % 2];
     const std::byte* from = p_.coefficients<R>(segment_.first_chunk + c, head_);
     if constexpr (on_hopper()) {
-      if (threadIdx.x == 0) {
+      if (thread_ == 0) {
         uint64_t* barrier = &shared_.arrived[c % 2];
         barrier_expect(barrier, R::kWorkspace);
         bulk_copy(stage.coefficients, from, R::kCoefficients, barrier);
         if (R::kChannel) bulk_copy(stage.rows, from + R::kCoefficients, 3 * R::kRows, barrier);
       }
     } else {
-      for (int i = threadIdx.x * 16; i < R::kCoefficients; i += kThreads * 16)
+      for (int i = thread_ * 16; i < R::kCoefficients; i += kThreads * 16)
         copy16(stage.coefficients + i, from + i);
       if (R::kChannel)
-        for (int i = threadIdx.x * 16; i < 3 * R::kRows; i += kThreads * 16)
+        for (int i = thread_ * 16; i < 3 * R::kRows; i += kThreads * 16)
           copy16(reinterpret_cast<std::byte*>(stage.rows) + i, from + R::kCoefficients + i);
     }
     if (span.from == 0 && span.to == kF)
@@ -163,7 +164,7 @@ class Walk {
     constexpr int kValues = VS / 8, kKeys = R::K / 8;
     {
       constexpr int kStep = kThreads / kValues;
-      const int x = threadIdx.x % kValues * 8, first = threadIdx.x / kValues;
+      const int x = thread_ % kValues * 8, first = thread_ / kValues;
       const int64_t pitch = int64_t{p_.value_heads} * R::V;
       const __nv_bfloat16* v =
           p_.v + (span.row + first) * pitch + head_ * R::V + blockIdx.x * VS + x;
@@ -176,7 +177,7 @@ class Walk {
     }
     if constexpr (!R::kChannel) {
       constexpr int kStep = kThreads / kKeys;
-      const int x = threadIdx.x % kKeys * 8, first = threadIdx.x / kKeys;
+      const int x = thread_ % kKeys * 8, first = thread_ / kKeys;
       const int key_head = p_.key_head(head_);
       const Records<R> open = p_.records<R>(segment_.open);
       const int64_t pitch = int64_t{p_.key_heads} * R::K;
@@ -403,6 +404,7 @@ class Walk {
   WalkShared<R, VS, kPaired>& shared_;
   const LinearSegment segment_;
   const int lane_ = threadIdx.x % 32, warp_ = threadIdx.x / 32 % (VS / 16);
+  const int thread_ = threadIdx.x % (VS * 2);                   // of those that copy
   const bool writer_ = kPaired && threadIdx.x / 32 >= VS / 16;  // the second warp of a pair
   const int head_ = blockIdx.y;
   const int64_t strip_ = int64_t{head_} * (R::V / 16) + local_strip();
