@@ -94,7 +94,10 @@ __global__ void __launch_bounds__(32) decode_kernel(const AttentionProblem p) {
     __syncwarp();
     page_scores(q, shared + tile % 3 * kTileBytes, s);
     __syncwarp();
-    page_softmax(p, page * kPage, position, s, state);
+    if (sees_all(p, page * kPage, segment.start, slots - 1))
+      page_softmax<false>(p, page * kPage, position, s, state);
+    else
+      page_softmax<true>(p, page * kPage, position, s, state);
     ++tile;
     fetch(tile + 2);
     wait_copies<2>();
@@ -189,6 +192,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1) prefill_kernel(const Attention
   q.load(p, segment, g, warp_row, rows);
   const int position[2] = {segment.start + (warp_row + lane / 4) / p.group,
                            segment.start + (warp_row + lane / 4 + 8) / p.group};
+  const int warp_first = segment.start + warp_row / p.group;
   const int warp_last = segment.start + (warp_row + 15) / p.group;
   Softmax<kColumns> state, total;
   state.clear();
@@ -201,7 +205,10 @@ __global__ void __launch_bounds__(kWarps * 32, 1) prefill_kernel(const Attention
     if (page * kPage <= warp_last) {
       float s[kPage / 8][4];
       page_scores(q, stage, s);
-      page_softmax(p, page * kPage, position, s, state);
+      if (sees_all(p, page * kPage, warp_first, warp_last))
+        page_softmax<false>(p, page * kPage, position, s, state);
+      else
+        page_softmax<true>(p, page * kPage, position, s, state);
       page_values(s, stage + kKeyBytes, state);
     }
     if ((page + 1) % kSplit != 0 && page + 1 != end) continue;
@@ -321,6 +328,7 @@ Status attention(const Stream& stream, const PagedAttentionArgs& args) {
                               static_cast<int>(args.heads / kv.shape.kv_heads),
                               args.scale,
                               args.soft_cap,
+                              args.soft_cap > 0 ? kLog2e : args.scale * kLog2e,
                               static_cast<int>(args.window),
                               args.sinks,
                               args.q,

@@ -49,8 +49,8 @@ Status store_kv(const Stream& stream, const StorePagedArgs& args);
 
 struct PagedAttentionArgs {
   PagedKv kv;
-  int64_t heads = 0;  // H, a multiple of G
-  float scale = 1;
+  int64_t heads = 0;             // H, a multiple of G
+  float scale = 1;               // above 0
   float soft_cap = 0;            // s = cap tanh(s / cap); 0: none
   int64_t window = 0;            // W, the row's own key included; 0: all
   const float* sinks = nullptr;  // [H]

@@ -19,7 +19,7 @@ struct AttentionProblem {
   int64_t key_at, value_at;
   const PagedSegment* segments;
   int heads, kv_heads, group;
-  float scale, soft_cap;
+  float scale, soft_cap, log2_scale;
   int window;
   const float* sinks;
   const float* q;
@@ -120,21 +120,25 @@ __device__ inline void page_scores(const Queries<kWidth>& q, const std::byte* ke
 #pragma unroll
   for (int n = 0; n < kPage / 8; ++n)
     for (int i = 0; i < 4; ++i) s[n][i] = 0;
+  // Fragment i: keys 16 (i % 4) on, elements 16 (i / 4) on. Two are under way.
+  constexpr int kFragments = kWidth / 16 * (kPage / 16);
+  uint32_t b[3][4];
+  load_columns(b[0], keys, 0, 0);
+  load_columns(b[1], keys, 0, 2);
 #pragma unroll
-  for (int k = 0; k < kWidth / 16; ++k) {
-#pragma unroll
-    for (int n = 0; n < kPage / 8; n += 2) {
-      uint32_t b[4];
-      load_columns(b, keys, k * 16, n);
-      mma(s[n], q.a[k], b[0], b[1]);
-      mma(s[n + 1], q.a[k], b[2], b[3]);
-    }
+  for (int i = 0; i < kFragments; ++i) {
+    if (i + 2 < kFragments) load_columns(b[(i + 2) % 3], keys, (i + 2) / 4 * 16, (i + 2) % 4 * 2);
+    mma(s[i % 4 * 2], q.a[i / 4], b[i % 3][0], b[i % 3][1]);
+    mma(s[i % 4 * 2 + 1], q.a[i / 4], b[i % 3][2], b[i % 3][3]);
   }
 }
 
-// Scores become probabilities relative to the new origin; the accumulator follows it.
+// Scores become probabilities relative to the new origin; the accumulator follows it. Origins are
+// in units of `log2_scale` scores, the scale times log2(e), or of log2(e) behind a soft cap.
 // `position`: of the two rows; a key at slot j is seen where position - window < j <= position.
-template <int kColumns>
+// kMasked: whether some row of the warp does not see some key; that changes no bit of a row that
+// sees all.
+template <bool kMasked, int kColumns>
 __device__ inline void page_softmax(const AttentionProblem& p, int first_key,
                                     const int (&position)[2], float (&s)[kPage / 8][4],
                                     Softmax<kColumns>& state) {
@@ -144,53 +148,76 @@ __device__ inline void page_softmax(const AttentionProblem& p, int first_key,
   for (int n = 0; n < kPage / 8; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      float x = __fmul_rn(s[n][i], p.scale);
-      if (p.soft_cap > 0) x = __fmul_rn(p.soft_cap, tanhf(__fdiv_rn(x, p.soft_cap)));
-      const int key = key0 + n * 8 + i % 2, at = position[i / 2];
-      const bool seen = key <= at && (p.window == 0 || key > at - p.window);
-      s[n][i] = seen ? __fmul_rn(x, kLog2e) : -INFINITY;
+      if (p.soft_cap > 0)
+        s[n][i] = __fmul_rn(p.soft_cap, tanhf(__fdiv_rn(__fmul_rn(s[n][i], p.scale), p.soft_cap)));
+      if (kMasked) {
+        const int key = key0 + n * 8 + i % 2, at = position[i / 2];
+        const bool seen = key <= at && (p.window == 0 || key > at - p.window);
+        s[n][i] = seen ? s[n][i] : -INFINITY;
+      }
       top[i / 2] = fmaxf(top[i / 2], s[n][i]);
     }
   }
-  float base[2];
+  float base[2], scale[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     for (int step = 1; step < 4; step *= 2)
       top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], step));
-    const float origin = fmaxf(state.origin[r], top[r]);
+    const float origin = fmaxf(state.origin[r], __fmul_rn(top[r], p.log2_scale));
     base[r] = origin == -INFINITY ? 0 : origin;
-    const float scale = exp2_fast(__fsub_rn(state.origin[r], base[r]));
+    scale[r] = exp2_fast(__fsub_rn(state.origin[r], base[r]));
     state.origin[r] = origin;
-    state.sum[r] = __fmul_rn(state.sum[r], scale);
+  }
+  // Times one is nothing to do.
+  if (__any_sync(~0u, scale[0] != 1 || scale[1] != 1)) {
 #pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n)
-      for (int i = 0; i < 2; ++i) state.o[n][2 * r + i] = __fmul_rn(state.o[n][2 * r + i], scale);
+    for (int r = 0; r < 2; ++r) {
+      state.sum[r] = __fmul_rn(state.sum[r], scale[r]);
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n)
+        for (int i = 0; i < 2; ++i)
+          state.o[n][2 * r + i] = __fmul_rn(state.o[n][2 * r + i], scale[r]);
+    }
   }
 #pragma unroll
   for (int n = 0; n < kPage / 8; ++n)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      s[n][i] = exp2_fast(__fsub_rn(s[n][i], base[i / 2]));
+      s[n][i] = exp2_fast(__fmaf_rn(s[n][i], p.log2_scale, -base[i / 2]));
       state.sum[i / 2] = __fadd_rn(state.sum[i / 2], s[n][i]);
     }
+}
+
+// Whether the warp whose rows stand at positions first .. last sees all keys of a page.
+__device__ inline bool sees_all(const AttentionProblem& p, int first_key, int first, int last) {
+  return first_key + kPage - 1 <= first && (p.window == 0 || first_key > last - p.window);
 }
 
 // Adds the values of a page, in bands of 64 columns: tiles of [64 slots][64].
 template <int kColumns>
 __device__ inline void page_values(const float (&s)[kPage / 8][4], const std::byte* values,
                                    Softmax<kColumns>& state) {
+  // Fragment i: columns 16 (i % kAcross) on, keys 16 (i / kAcross) on. Two are under way.
+  constexpr int kAcross = kColumns / 16, kFragments = kPage / 16 * kAcross;
+  const auto load = [&](uint32_t(&r)[4], int i) {
+    const int n = i % kAcross * 2;
+    load_columns(r, values + n / 8 * (kPage * 128), i / kAcross * 16, n % 8);
+  };
+  uint32_t b[3][4], a[4];
+  load(b[0], 0);
+  load(b[1], 1);
 #pragma unroll
-  for (int k = 0; k < kPage / 16; ++k) {
-    const uint32_t a[4] = {pack_bf16(s[2 * k][0], s[2 * k][1]), pack_bf16(s[2 * k][2], s[2 * k][3]),
-                           pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]),
-                           pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3])};
-#pragma unroll
-    for (int n = 0; n < kColumns / 8; n += 2) {
-      uint32_t b[4];
-      load_columns(b, values + n / 8 * (kPage * 128), k * 16, n % 8);
-      mma(state.o[n], a, b[0], b[1]);
-      mma(state.o[n + 1], a, b[2], b[3]);
+  for (int i = 0; i < kFragments; ++i) {
+    const int k = i / kAcross, n = i % kAcross * 2;
+    if (i + 2 < kFragments) load(b[(i + 2) % 3], i + 2);
+    if (n == 0) {
+      a[0] = pack_bf16(s[2 * k][0], s[2 * k][1]);
+      a[1] = pack_bf16(s[2 * k][2], s[2 * k][3]);
+      a[2] = pack_bf16(s[2 * k + 1][0], s[2 * k + 1][1]);
+      a[3] = pack_bf16(s[2 * k + 1][2], s[2 * k + 1][3]);
     }
+    mma(state.o[n], a, b[i % 3][0], b[i % 3][1]);
+    mma(state.o[n + 1], a, b[i % 3][2], b[i % 3][3]);
   }
 }
 

@@ -32,12 +32,17 @@ __host__ __device__ inline int piece_steps(int cols) {
   return (cols / kStep + kSplits - 1) / kSplits;
 }
 
-__device__ inline void multiply(float (&c)[4], const uint4& upper, const uint4& lower,
-                                const uint4& b) {
+// Sixteen rows of W times kTiles times eight tokens. Products on one sum stand apart, so that none
+// waits for the last.
+template <int kTiles>
+__device__ inline void multiply(float (&c)[kTiles][4], const uint4& upper, const uint4& lower,
+                                const uint4 (&b)[kTiles]) {
   const uint32_t first[4] = {upper.x, lower.x, upper.y, lower.y};
-  mma(c, first, b.x, b.y);
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) mma(c[n], first, b[n].x, b[n].y);
   const uint32_t second[4] = {upper.z, lower.z, upper.w, lower.w};
-  mma(c, second, b.z, b.w);
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) mma(c[n], second, b[n].z, b[n].w);
 }
 
 __device__ inline uint4 load_stream(const uint16_t* p) {
@@ -54,20 +59,20 @@ __device__ inline uint4 load_rounded(const float* p) {
   return {pack_bf16(a.x, a.y), pack_bf16(a.z, a.w), pack_bf16(b.x, b.y), pack_bf16(b.z, b.w)};
 }
 
-// 16 rows of W a block, a piece of K a warp. Tokens are the eight columns of a product.
+// 16 rows of W a block, a piece of K a warp. Tokens are the columns of products, eight a tile; one
+// tile of them is rounded on the way.
+template <int kTiles>
 __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const Operands a) {
-  constexpr int kUnroll = 4;
-  __shared__ float parts[kSplits][8][16];
+  constexpr int kUnroll = kTiles <= 2 ? 4 : 2;
+  __shared__ float parts[kSplits][8 * kTiles][16];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, q = lane % 4;
   const int steps = piece_steps(a.cols);
   const int first = warp * steps, end = min(a.cols / kStep, first + steps);
   const uint16_t* upper = a.weights + (int64_t{blockIdx.x} * 16 + group) * a.cols + q * 8;
   const uint16_t* lower = upper + int64_t{8} * a.cols;
-  const bool present = group < a.tokens;
-  const float* x = a.x + group * a.x_stride + q * 8;
-  float c[4] = {};
+  float c[kTiles][4] = {};
   for (int s = first; s < end; s += kUnroll) {
-    uint4 w0[kUnroll], w1[kUnroll], b[kUnroll];
+    uint4 w0[kUnroll], w1[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       if (s + u >= end) break;
@@ -77,18 +82,31 @@ __global__ void __launch_bounds__(kThreads) few_tokens_kernel(const Operands a) 
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       if (s + u >= end) break;
-      b[u] = present ? load_rounded(x + (s + u) * kStep) : uint4{};
-      multiply(c, w0[u], w1[u], b[u]);
+      uint4 b[kTiles];
+#pragma unroll
+      for (int n = 0; n < kTiles; ++n) {
+        const int64_t token = n * 8 + group, column = (s + u) * kStep + q * 8;
+        if (token >= a.tokens)
+          b[n] = uint4{};
+        else if (kTiles == 1)
+          b[n] = load_rounded(a.x + token * a.x_stride + column);
+        else
+          b[n] = *reinterpret_cast<const uint4*>(a.x16 + token * a.cols + column);
+      }
+      multiply(c, w0[u], w1[u], b);
     }
   }
-  for (int i = 0; i < 4; ++i) parts[warp][2 * q + i % 2][group + i / 2 * 8] = c[i];
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n)
+    for (int i = 0; i < 4; ++i) parts[warp][n * 8 + 2 * q + i % 2][group + i / 2 * 8] = c[n][i];
   __syncthreads();
-  const int row = threadIdx.x % 16, token = threadIdx.x / 16;
-  if (token >= a.tokens) return;
-  float total = 0;
-  for (int s = 0; s < kSplits; ++s) total = __fadd_rn(total, parts[s][token][row]);
-  float& y = a.y[token * a.y_stride + int64_t{blockIdx.x} * 16 + row];
-  y = a.accumulate ? __fadd_rn(y, total) : total;
+  const int row = threadIdx.x % 16;
+  for (int token = threadIdx.x / 16; token < a.tokens; token += kThreads / 16) {
+    float total = 0;
+    for (int s = 0; s < kSplits; ++s) total = __fadd_rn(total, parts[s][token][row]);
+    float& y = a.y[token * a.y_stride + int64_t{blockIdx.x} * 16 + row];
+    y = a.accumulate ? __fadd_rn(y, total) : total;
+  }
 }
 
 __global__ void __launch_bounds__(kThreads) round_kernel(const Operands a, uint16_t* out) {
@@ -155,8 +173,7 @@ __global__ void __launch_bounds__(kThreads, 1) many_tokens_kernel(const Operands
     for (int m = 0; m < kRowTiles; ++m) {
       const uint4 upper = tile[(row0 + m * 16 + group) * 4 + q];
       const uint4 lower = tile[(row0 + m * 16 + group + 8) * 4 + q];
-#pragma unroll
-      for (int n = 0; n < T::kTokenTiles; ++n) multiply(c[m][n], upper, lower, b[n]);
+      multiply(c[m], upper, lower, b);
     }
     if (--left > 0 && s + 1 < steps) continue;
     left = piece;
@@ -216,14 +233,23 @@ Status matmul_bf16(const Stream& stream, const MatmulBf16Args& args) {
                       static_cast<int>(args.cols),
                       args.accumulate};
   if (args.tokens <= kMatmulFewTokens) {
-    few_tokens_kernel<<<static_cast<unsigned>(args.rows / 16), kThreads, 0, raw>>>(a);
+    few_tokens_kernel<1><<<static_cast<unsigned>(args.rows / 16), kThreads, 0, raw>>>(a);
     return launched("matmul");
   }
   const int64_t pieces = args.tokens * args.cols / 8;
   round_kernel<<<static_cast<unsigned>(std::min<int64_t>((pieces + 255) / 256, 132 * 8)), kThreads,
                  0, raw>>>(a, x16);
   HEDDLE_TRY_STATUS(launched("rounding the operand of matmul"));
-  return args.tokens <= 64 ? many_tokens<1, 8, 32>(a, raw) : many_tokens<4, 2, 128>(a, raw);
+  if (args.tokens <= 64) {
+    const auto kernel = args.tokens <= 16   ? few_tokens_kernel<2>
+                        : args.tokens <= 32 ? few_tokens_kernel<4>
+                                            : few_tokens_kernel<8>;
+    kernel<<<static_cast<unsigned>(args.rows / 16), kThreads, 0, raw>>>(a);
+    return launched("matmul");
+  }
+  // Large tiles do more with what they read, where there are enough of them for the chip.
+  const int64_t tiles = (args.rows + 127) / 128 * ((args.tokens + 127) / 128);
+  return tiles < 128 ? many_tokens<1, 8, 32>(a, raw) : many_tokens<4, 2, 128>(a, raw);
 }
 
 }  // namespace heddle::ops::cuda

@@ -47,14 +47,16 @@ struct Problem {
   std::vector<uint16_t> w;
 };
 
+// The last problem is one of large tiles when all tokens come at once.
 TEST_F(MatmulGpu, MatchesTheSpecificationAndARowItsBitsInAnyBatch) {
+  constexpr int64_t kTokens = 1100;
   for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{
-           {16, 32}, {48, 64}, {144, 320}, {128, 1024}, {272, 4096}}) {
-    const Problem p(300, rows, cols);
+           {16, 32}, {48, 64}, {144, 320}, {128, 1024}, {272, 4096}, {2064, 64}}) {
+    const Problem p(kTokens, rows, cols);
     const test::GpuArray<float> x(device(), stream(), p.x);
     const test::GpuArray<uint16_t> w(device(), stream(), p.w);
     const test::GpuArray<std::byte> workspace(
-        device(), stream(), static_cast<size_t>(cuda::matmul_workspace_bytes(300, cols)));
+        device(), stream(), static_cast<size_t>(cuda::matmul_workspace_bytes(kTokens, cols)));
     const int64_t stride = rows + 3;
     const auto run = [&](int64_t first, int64_t tokens) {
       const test::GpuArray<float> y(device(), stream(),
@@ -73,12 +75,12 @@ TEST_F(MatmulGpu, MatchesTheSpecificationAndARowItsBitsInAnyBatch) {
       }
       return dense;
     };
-    const auto all = run(0, 300);
+    const auto all = run(0, kTokens);
     const std::vector<float> some(all.begin(), all.begin() + 20 * rows);
     const auto exact = p.product<false>(0, 20);
     EXPECT_LE(relative_error(some, exact), error_budget(p.product<true>(0, 20), exact))
         << rows << " x " << cols;
-    for (const int64_t tokens : {1, 2, 7, 8, 9, 64, 65}) {
+    for (const int64_t tokens : {1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 300}) {
       const auto few = run(11, tokens);
       EXPECT_EQ(0, std::memcmp(few.data(), all.data() + 11 * rows, few.size() * 4))
           << rows << " x " << cols << ", " << tokens << " tokens";
