@@ -2,6 +2,7 @@
 // measured in the same run.
 #include <unistd.h>
 
+#include "bench/gpu_kernels.h"
 #include "bench/kernels.h"
 #include "bench/rows.h"
 #include "bench/step.h"
@@ -96,6 +97,7 @@ void add_rows(Command bench) {
 void add_kernels(Command bench) {
   struct Flags {
     bench::KernelOptions options;
+    std::string device = "cpu";
     bool json = false;
   };
   auto flags = std::make_shared<Flags>();
@@ -103,6 +105,7 @@ void add_kernels(Command bench) {
       "kernels", "Each kernel against its reference (error over budget) and its limit");
   command.option("--only", flags->options.only,
                  "Cases whose kernel and shape hold this text, as 'matmul q4_0'");
+  command.option("--device", flags->device, "cpu, or a GPU: cuda:0").show_default();
   command.option("-t,--threads", flags->options.threads, "Threads (default: all CPUs)")
       .between(1, 1024);
   command.option("--seconds", flags->options.seconds, "Measured time of each case")
@@ -112,8 +115,13 @@ void add_kernels(Command bench) {
   command.option("--json", flags->json, "JSON lines on a terminal too");
   command.footer("Example: heddle bench kernels --only 'matmul q4_0' --target avx2");
   command.runs([flags] {
-    bench::run_kernels(flags->options, output_of(flags->json));
-    return 0;
+    const bench::Output output = output_of(flags->json);
+    if (flags->device == "cpu") {
+      bench::run_kernels(flags->options, output);
+      return 0;
+    }
+    const Status status = bench::run_gpu_kernels(flags->device, flags->options, output);
+    return status ? 0 : report(status.error());
   });
 }
 
