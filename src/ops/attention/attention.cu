@@ -94,10 +94,7 @@ __global__ void __launch_bounds__(32) decode_kernel(const AttentionProblem p) {
     __syncwarp();
     page_scores(q, shared + tile % 3 * kTileBytes, s);
     __syncwarp();
-    if (sees_all(p, page * kPage, segment.start, slots - 1))
-      page_softmax<false>(p, page * kPage, position, s, state);
-    else
-      page_softmax<true>(p, page * kPage, position, s, state);
+    page_probabilities(p, page * kPage, segment.start, slots - 1, position, s, state);
     ++tile;
     fetch(tile + 2);
     wait_copies<2>();
@@ -205,10 +202,7 @@ __global__ void __launch_bounds__(kWarps * 32, 1) prefill_kernel(const Attention
     if (page * kPage <= warp_last) {
       float s[kPage / 8][4];
       page_scores(q, stage, s);
-      if (sees_all(p, page * kPage, warp_first, warp_last))
-        page_softmax<false>(p, page * kPage, position, s, state);
-      else
-        page_softmax<true>(p, page * kPage, position, s, state);
+      page_probabilities(p, page * kPage, warp_first, warp_last, position, s, state);
       page_values(s, stage + kKeyBytes, state);
     }
     if ((page + 1) % kSplit != 0 && page + 1 != end) continue;

@@ -188,9 +188,15 @@ __device__ inline void page_softmax(const AttentionProblem& p, int first_key,
     }
 }
 
-// Whether the warp whose rows stand at positions first .. last sees all keys of a page.
-__device__ inline bool sees_all(const AttentionProblem& p, int first_key, int first, int last) {
-  return first_key + kPage - 1 <= first && (p.window == 0 || first_key > last - p.window);
+// The same for a warp whose rows stand at positions first .. last: masked where it must be.
+template <int kColumns>
+__device__ inline void page_probabilities(const AttentionProblem& p, int first_key, int first,
+                                          int last, const int (&position)[2],
+                                          float (&s)[kPage / 8][4], Softmax<kColumns>& state) {
+  if (first_key + kPage - 1 <= first && (p.window == 0 || first_key > last - p.window))
+    page_softmax<false>(p, first_key, position, s, state);
+  else
+    page_softmax<true>(p, first_key, position, s, state);
 }
 
 // Adds the values of a page, in bands of 64 columns: tiles of [64 slots][64].
