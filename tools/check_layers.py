@@ -20,7 +20,7 @@ import subprocess
 import sys
 
 # What each folder may include: itself and everything listed.
-ORDER = ["base", "tensor", "backend", "state", "ops", "sublayer", {"mixers", "ffn"}, "model", "engine", "serving",
+ORDER = ["base", "backend", "tensor", "state", "ops", "sublayer", {"mixers", "ffn"}, "model", "engine", "serving",
          {"server", "bench", "eval", "train"}, "place", "plan", "cli"]
 ALLOWED = {}
 below = set()

@@ -36,6 +36,11 @@ class HostMemory final : public Memory {
     ::munmap(data, static_cast<size_t>(round_up(bytes, kHugePage)));
   }
 
+  Status write(std::byte* to, std::span<const std::byte> from) override {
+    std::memcpy(to, from.data(), from.size());
+    return {};
+  }
+
   bool host() const override { return true; }
 };
 

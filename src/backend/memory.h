@@ -4,6 +4,7 @@
 // here, a device's beside it. Out of memory is an error that names what was wanted, never an abort.
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -23,6 +24,8 @@ class Memory {
   virtual Result<std::byte*> map(int64_t bytes, std::string_view what) = 0;
   // Gives back what map(bytes) returned.
   virtual void unmap(std::byte* data, int64_t bytes) = 0;
+  // Copies `from`, which the host holds, to `to` in this memory; has happened when it returns.
+  virtual Status write(std::byte* to, std::span<const std::byte> from) = 0;
   // Whether the CPU can read and write it.
   virtual bool host() const = 0;
 };

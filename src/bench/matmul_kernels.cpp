@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "backend/weight_memory.h"
 #include "base/check.h"
 #include "bench/kernel_suite.h"
 #include "ops/naive.h"
@@ -44,10 +45,10 @@ std::vector<std::byte> random_weights(DType dtype, int64_t rows, int64_t cols) {
   return data;
 }
 
-ops::PackedMatrix packed(ThreadPool& pool, const std::vector<std::byte>& data, DType dtype,
-                         const Shape& shape) {
+ops::PackedMatrix packed(ThreadPool& pool, backend::WeightMemory& memory,
+                         const std::vector<std::byte>& data, DType dtype, const Shape& shape) {
   const ops::MatrixSource source{data.data(), dtype, shape.rows, shape.cols, {}};
-  auto result = ops::pack(pool, {&source, 1}, {});
+  auto result = ops::pack(pool, {&source, 1}, {.memory = &memory});
   HEDDLE_CHECK(result.has_value(), "{}", result.error().message);
   return std::move(*result);
 }
@@ -56,8 +57,9 @@ ops::PackedMatrix packed(ThreadPool& pool, const std::vector<std::byte>& data, D
 double accuracy(backend::Context& ctx, DType dtype, int64_t cols, int64_t tokens) {
   const Shape small{cols, 33};
   tokens = std::min<int64_t>(tokens, 9);
+  backend::WeightMemory memory;
   const ops::PackedMatrix w =
-      packed(ctx.pool, random_weights(dtype, small.rows, cols), dtype, small);
+      packed(ctx.pool, memory, random_weights(dtype, small.rows, cols), dtype, small);
   const std::vector<float> x = random_values(tokens * cols, 2);
   const auto run = [&](auto kernel) {
     std::vector<float> y(static_cast<size_t>(tokens * small.rows));
@@ -77,10 +79,11 @@ void run_shape(KernelSuite& suite, DType dtype, const Shape& shape,
   const std::string name = fmt::format("{} {}x{}", dtype_info(dtype).name, shape.cols, shape.rows);
   if (!suite.wants("matmul", name, {})) return;
   const std::vector<std::byte> data = random_weights(dtype, shape.rows, shape.cols);
+  backend::WeightMemory memory;
   std::vector<ops::PackedMatrix> copies;
   const int64_t count = copies_beyond_caches(static_cast<double>(data.size()));
   for (int64_t i = 0; i < count; ++i)
-    copies.push_back(packed(suite.context().pool, data, dtype, shape));
+    copies.push_back(packed(suite.context().pool, memory, data, dtype, shape));
   for (const int64_t tokens : token_counts) {
     const std::vector<float> x = random_values(tokens * shape.cols, 1);
     std::vector<float> y(static_cast<size_t>(tokens * shape.rows));
@@ -91,7 +94,8 @@ void run_shape(KernelSuite& suite, DType dtype, const Shape& shape,
     c.work = ops::product_work(copies[0], tokens);
     c.accuracy = [&](backend::Context& ctx) { return accuracy(ctx, dtype, shape.cols, tokens); };
     c.call = [&](backend::Context& ctx, int64_t i) {
-      ops::matmul(ctx, x.data(), tokens, copies[static_cast<size_t>(i % count)], y.data());
+      ops::matmul(ctx, {x.data(), tokens, shape.cols}, copies[static_cast<size_t>(i % count)],
+                  {y.data(), tokens, shape.rows});
     };
     suite.measure(c);
   }
@@ -121,7 +125,10 @@ void pack_kernels(KernelSuite& suite) {
     c.shape = name;
     c.tokens = shape.rows;
     c.work.bytes = 2 * static_cast<double>(data.size());
-    c.call = [&](backend::Context& ctx, int64_t) { packed(ctx.pool, data, dtype, shape); };
+    c.call = [&](backend::Context& ctx, int64_t) {
+      backend::WeightMemory memory;
+      packed(ctx.pool, memory, data, dtype, shape);
+    };
     suite.measure(c);
   }
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "backend/weight_memory.h"
 #include "bench/kernel_suite.h"
 #include "ops/naive.h"
 #include "sublayer/kind_table.h"
@@ -19,7 +20,7 @@ class Layer {
   Layer(KernelSuite& suite, const sublayer::Kind& kind, const sublayer::Case& from,
         const sublayer::Design& design)
       : suite_(suite), kind_(kind), case_(from), design_(design), weights_(design, 1, from) {
-    auto bound = design.bind(suite.context().pool, weights_, {});
+    auto bound = design.bind(suite.context().pool, weights_, {.memory = &memory_});
     if (bound) body_ = std::move(*bound);
     width_ = *from.params.integer("d_model");
   }
@@ -30,7 +31,9 @@ class Layer {
            const std::vector<float>& x, std::vector<float>& y) const {
     y.resize(x.size());
     const state::StateView view = sequences.view(i);
-    body_->forward(ctx, sequences.batch(), x.data(), view, y.data());
+    const int64_t tokens = sequences.batch().tokens;
+    body_->forward(ctx, sequences.batch(), {x.data(), tokens, width_}, view,
+                   {y.data(), tokens, width_});
   }
 
   std::vector<float> rows(int64_t tokens) const { return random_values(tokens * width_, 2); }
@@ -76,6 +79,7 @@ class Layer {
   const sublayer::Case& case_;
   const sublayer::Design& design_;
   sublayer::RandomWeights weights_;
+  backend::WeightMemory memory_;
   std::unique_ptr<sublayer::SubLayer> body_;
   int64_t width_ = 0;
 };

@@ -120,20 +120,22 @@ class ByHand {
     for (const SubLayerDesign& sub : design_.sub) {
       if (!sub.spec->parallel) read = x;
       const std::vector<float> y = run(sub, step, read);
-      ops::add(context_, {y.data(), std::ssize(y), x.data(), sub.spec->residual_scale,
+      ops::add(context_, {{y.data(), tokens_, kWidth},
+                          {x.data(), tokens_, kWidth},
+                          sub.spec->residual_scale,
                           sub.spec->input_scale});
     }
     std::vector<float> last = *weights_->values({}, own[2]);
     for (float& value : last) value *= spec_.logit_scale;
     x = norm(x, last);
     std::vector<float> logits(static_cast<size_t>(tokens_ * kVocabulary));
-    ops::matmul(context_, x.data(), tokens_, head, logits.data());
+    ops::matmul(context_, {x.data(), tokens_, kWidth}, head, {logits.data(), tokens_, kVocabulary});
     return logits;
   }
 
  private:
   ops::PackedMatrix pack(const ops::MatrixSource& source) {
-    return *ops::pack(pool_, {&source, 1}, {.full_precision = true});
+    return *ops::pack(pool_, {&source, 1}, {.full_precision = true, .memory = &memory_});
   }
   std::vector<float> norm(const std::vector<float>& x, const std::vector<float>& weight) {
     std::vector<float> y(x.size());
@@ -150,17 +152,20 @@ class ByHand {
   std::vector<float> run(const SubLayerDesign& sub, const test::StepLayout& step,
                          std::vector<float> x) {
     Source source(*weights_, sub);
-    const auto body = *sub.design->bind(pool_, source, {.full_precision = true});
+    const auto body =
+        *sub.design->bind(pool_, source, {.full_precision = true, .memory = &memory_});
     if (!sub.spec->pre_norm.empty()) x = norm(x, *source.values(sub.spec->pre_norm));
     std::vector<float> y(x.size());
     const state::StateView all = step.state();
-    body->forward(context_, step.batch(), x.data(),
-                  {all.views.subspan(static_cast<size_t>(sub.first_part)), all.parts}, y.data());
+    body->forward(context_, step.batch(), {x.data(), tokens_, kWidth},
+                  {all.views.subspan(static_cast<size_t>(sub.first_part)), all.parts},
+                  {y.data(), tokens_, kWidth});
     return sub.spec->post_norm.empty() ? y : norm(y, *source.values(sub.spec->post_norm));
   }
 
   const ModelSpec& spec_;
   ThreadPool& pool_;
+  backend::WeightMemory memory_;
   backend::Arena scratch_;
   backend::Context context_{pool_, scratch_};
   std::unique_ptr<Weights> weights_;

@@ -95,7 +95,9 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
   Shared shared{weights, options};
   for (const sublayer::WeightSpec& weight : model_weights(spec)) {
     if (!weight.matrix) {
-      HEDDLE_TRY(model->final_norm_, weights.values({}, weight));
+      HEDDLE_TRY(std::vector<float> norm, weights.values({}, weight));
+      for (float& value : norm) value *= spec.logit_scale;
+      HEDDLE_TRY(model->final_norm_, tensor::Vector::of(norm, *pack.memory));
       continue;
     }
     HEDDLE_TRY(const ops::MatrixSource source, shared.matrix({}, weight));
@@ -105,17 +107,16 @@ Result<std::unique_ptr<Model>> Model::from_weights(const ModelSpec& spec, Weight
     (weight.name == "embed" ? model->embed_ : model->head_) = std::move(packed);
     weights.release();
   }
-  for (float& value : model->final_norm_) value *= spec.logit_scale;
   const int64_t layers = std::ssize(spec.layers);
   for (const SubLayerDesign& design : model->design_.sub) {
     SubLayerSource source(shared, design);
     Bound bound;
     HEDDLE_TRY(bound.body, design.design->bind(pool, source, pack));
     if (!design.spec->pre_norm.empty()) {
-      HEDDLE_TRY(bound.pre_norm, source.values(design.spec->pre_norm));
+      HEDDLE_TRY(bound.pre_norm, source.vector(design.spec->pre_norm, *pack.memory));
     }
     if (!design.spec->post_norm.empty()) {
-      HEDDLE_TRY(bound.post_norm, source.values(design.spec->post_norm));
+      HEDDLE_TRY(bound.post_norm, source.vector(design.spec->post_norm, *pack.memory));
     }
     model->sub_.push_back(std::move(bound));
     weights.release();

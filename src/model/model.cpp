@@ -1,40 +1,16 @@
 #include "model/model.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "backend/profile.h"
 #include "base/check.h"
 #include "base/denormals.h"
 #include "ops/elementwise/activation.h"
 #include "ops/elementwise/norm.h"
+#include "ops/rows/rows.h"
 #include "ops/work.h"
 
 namespace heddle::model {
-namespace {
-
-void norm_rows(backend::Context& ctx, const float* x, int64_t rows, int64_t width,
-               const std::vector<float>& weight, float eps, float* y) {
-  const backend::ProfileScope part(ctx, "norm");
-  ops::rms_norm(ctx, {.x = x,
-                      .x_stride = width,
-                      .rows = rows,
-                      .width = width,
-                      .weight = weight.data(),
-                      .eps = eps,
-                      .y = y,
-                      .y_stride = width});
-}
-
-// out [rows, width]
-void gather(const float* x, int64_t width, std::span<const int32_t> rows, float* out) {
-  for (size_t i = 0; i < rows.size(); ++i)
-    std::memcpy(out + static_cast<int64_t>(i) * width, x + rows[i] * width,
-                static_cast<size_t>(width) * sizeof(float));
-}
-
-}  // namespace
-
 Model::~Model() = default;
 
 state::SnapshotIdentity Model::snapshot_identity() const {
@@ -74,96 +50,97 @@ double Model::decode_token_bytes(int64_t position) const {
   return bytes;
 }
 
-void Model::embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const {
-  const backend::ProfileScope part(ctx, "embedding");
-  const int64_t width = spec_.d_model;
-  ctx.pool.parallel_for(std::ssize(tokens), 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      float* row = x + t * width;
-      embed_.dequantize_row(tokens[static_cast<size_t>(t)], row);
-      if (spec_.embed_scale != 1.0f) {
-        for (int64_t i = 0; i < width; ++i) row[i] *= spec_.embed_scale;
-      }
-    }
-  });
+void Model::norm(backend::Context& ctx, tensor::ConstRows x, const tensor::Vector& weight,
+                 tensor::Rows y) const {
+  const backend::ProfileScope part(ctx, "norm");
+  ops::rms_norm(ctx, {.x = x.f32(),
+                      .x_stride = x.stride,
+                      .rows = x.rows,
+                      .width = x.width,
+                      .weight = weight.data(),
+                      .eps = spec_.norm_eps,
+                      .y = y.f32(),
+                      .y_stride = y.stride});
 }
 
 void Model::run(backend::Context& ctx, const state::BatchView& batch, const state::StepBatch& step,
-                size_t first, size_t last, const float* x, float* y) const {
+                size_t first, size_t last, tensor::ConstRows x, tensor::Rows y) const {
   const backend::ArenaScope scope(ctx.scratch);
-  const int64_t width = spec_.d_model;
-  float* normed = ctx.scratch.allocate<float>(batch.tokens * width);
-  for (size_t i = first; i < last; ++i, y += batch.tokens * width) {
+  const tensor::Rows normed = tensor::scratch_rows(ctx.scratch, x.rows, x.width);
+  for (size_t i = first; i < last; ++i) {
     const SubLayerDesign& design = design_.sub[i];
-    const std::string& norm = design.spec->pre_norm;
-    if (!norm.empty() && (i == first || norm != design_.sub[i - 1].spec->pre_norm))
-      norm_rows(ctx, x, batch.tokens, width, sub_[i].pre_norm, spec_.norm_eps, normed);
+    const std::string& name = design.spec->pre_norm;
+    if (!name.empty() && (i == first || name != design_.sub[i - 1].spec->pre_norm))
+      norm(ctx, x, sub_[i].pre_norm, normed);
     const backend::ProfileScope part(ctx, "sub-layers, the rest");
-    sub_[i].body->forward(ctx, batch, norm.empty() ? x : normed, step.parts_from(design.first_part),
-                          y);
+    sub_[i].body->forward(ctx, batch, name.empty() ? x : normed, step.parts_from(design.first_part),
+                          y.part(static_cast<int64_t>(i - first) * x.rows, x.rows));
   }
 }
 
-float* Model::hidden(backend::Context& ctx, const state::StepBatch& step) const {
+tensor::Rows Model::hidden(backend::Context& ctx, const state::StepBatch& step) const {
   const FlushDenormals flush;
-  const state::BatchView batch = step.batch();
-  const std::span<const int32_t> rows = step.rows();
+  state::BatchView batch = step.batch();
+  const std::span<const int32_t> wanted = step.rows();
   const int64_t width = spec_.d_model;
-  float* x = ctx.scratch.allocate<float>(batch.tokens * width);
-  embed(ctx, step.tokens(), x);
+  tensor::Rows x = tensor::scratch_rows(ctx.scratch, batch.tokens, width);
+  {
+    const backend::ProfileScope part(ctx, "embedding");
+    ops::embed(ctx, {&embed_, step.tokens(), spec_.embed_scale, x});
+  }
   const auto largest = static_cast<int64_t>(design_.largest_group());
-  float* y = ctx.scratch.allocate<float>(largest * batch.tokens * width);
-  state::BatchView view = batch;
+  tensor::Rows y = tensor::scratch_rows(ctx.scratch, largest * batch.tokens, width);
   // Of the rows that nobody wants, no sub-layer needs more than the records.
   const size_t stateful = design_.stateful_end();
   for (size_t first = 0; first < sub_.size();) {
     const size_t last = design_.group_end(first);
-    run(ctx, view, step, first, last, x, y);
+    run(ctx, batch, step, first, last, x, y);
     if (first < stateful && last >= stateful) {
-      const int64_t all = view.tokens, kept = std::ssize(rows);
-      const float *from_x = x, *from_y = y;
-      x = ctx.scratch.allocate<float>(std::max<int64_t>(1, kept) * width);
-      y = ctx.scratch.allocate<float>(std::max<int64_t>(1, kept) * width * largest);
-      gather(from_x, width, rows, x);
+      const int64_t all = x.rows, kept = std::ssize(wanted);
+      const tensor::Rows from_x = x, from_y = y;
+      x = tensor::scratch_rows(ctx.scratch, kept, width);
+      y = tensor::scratch_rows(ctx.scratch, largest * kept, width);
+      ops::gather(ctx, from_x, wanted, x);
       for (int64_t i = 0; i < static_cast<int64_t>(last - first); ++i)
-        gather(from_y + i * all * width, width, rows, y + i * kept * width);
-      view = {.tokens = kept};
+        ops::gather(ctx, from_y.part(i * all, all), wanted, y.part(i * kept, kept));
+      batch = {.tokens = kept};
       if (kept == 0) return x;
     }
-    for (float* part = y; first < last; ++first, part += view.tokens * width) {
+    for (int64_t i = 0; first < last; ++first, ++i) {
+      const tensor::Rows part = y.part(i * x.rows, x.rows);
       const SubLayerSpec& spec = *design_.sub[first].spec;
-      if (!spec.post_norm.empty())
-        norm_rows(ctx, part, view.tokens, width, sub_[first].post_norm, spec_.norm_eps, part);
+      if (!spec.post_norm.empty()) norm(ctx, part, sub_[first].post_norm, part);
       const backend::ProfileScope scope(ctx, "residual");
-      ops::add(ctx, {part, view.tokens * width, x, spec.residual_scale, spec.input_scale});
+      ops::add(ctx, {part, x, spec.residual_scale, spec.input_scale});
     }
   }
   return x;
 }
 
-void Model::head(backend::Context& ctx, float* x, int64_t rows, float* logits) const {
+// logits [x.rows, V]; x is normalised in place.
+void Model::head(backend::Context& ctx, tensor::Rows x, float* logits) const {
   const FlushDenormals flush;
-  norm_rows(ctx, x, rows, spec_.d_model, final_norm_, spec_.norm_eps, x);
-  ops::project(ctx, "output matrix", x, rows, head_matrix(), logits);
+  norm(ctx, x, final_norm_, x);
+  ops::project(ctx, "output matrix", x, head_matrix(), {logits, x.rows, spec_.vocab_size});
 }
 
 void Model::forward(backend::Context& ctx, const state::StepBatch& step, float* logits) const {
   backend::ArenaScope scope(ctx.scratch);
-  float* x = hidden(ctx, step);
-  if (!step.rows().empty()) head(ctx, x, std::ssize(step.rows()), logits);
+  const tensor::Rows x = hidden(ctx, step);
+  if (x.rows > 0) head(ctx, x, logits);
 }
 
 void Model::forward(backend::Context& ctx, const state::StepBatch& step, int64_t block,
                     const LogitSink& sink) const {
   HEDDLE_CHECK(block > 0);
   backend::ArenaScope scope(ctx.scratch);
-  float* x = hidden(ctx, step);
-  const int64_t rows = std::ssize(step.rows());
+  const tensor::Rows x = hidden(ctx, step);
+  const int64_t rows = x.rows;
   if (rows == 0) return;
   float* logits = ctx.scratch.allocate<float>(std::min(rows, block) * spec_.vocab_size);
   for (int64_t first = 0; first < rows; first += block) {
     const int64_t count = std::min(block, rows - first);
-    head(ctx, x + first * spec_.d_model, count, logits);
+    head(ctx, x.part(first, count), logits);
     sink(first, count, logits);
   }
 }

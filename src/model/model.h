@@ -21,6 +21,8 @@
 #include "state/state_part.h"
 #include "state/step.h"
 #include "sublayer/sublayer.h"
+#include "tensor/rows.h"
+#include "tensor/vector.h"
 
 namespace heddle::model {
 
@@ -83,26 +85,28 @@ class Model {
  private:
   struct Bound {
     std::unique_ptr<sublayer::SubLayer> body;
-    std::vector<float> pre_norm, post_norm;  // [D] or empty
+    tensor::Vector pre_norm, post_norm;  // [D] or empty
   };
   Model() = default;
   // Hidden rows of step.rows() after the last layer: [rows, D] in scratch memory.
-  float* hidden(backend::Context& ctx, const state::StepBatch& step) const;
-  void embed(backend::Context& ctx, std::span<const int32_t> tokens, float* x) const;
-  // y [T, D] of the sub-layers [first, last), which all read x [T, D], one after the other.
+  tensor::Rows hidden(backend::Context& ctx, const state::StepBatch& step) const;
+  void norm(backend::Context& ctx, tensor::ConstRows x, const tensor::Vector& weight,
+            tensor::Rows y) const;
+  // y [(last - first) T, D] of the sub-layers [first, last), which all read x [T, D], one behind
+  // the other.
   void run(backend::Context& ctx, const state::BatchView& batch, const state::StepBatch& step,
-           size_t first, size_t last, const float* x, float* y) const;
-  void head(backend::Context& ctx, float* x, int64_t rows, float* logits) const;
+           size_t first, size_t last, tensor::ConstRows x, tensor::Rows y) const;
+  void head(backend::Context& ctx, tensor::Rows x, float* logits) const;
   const ops::PackedMatrix& head_matrix() const { return spec_.tied ? embed_ : head_; }
 
   ModelSpec spec_;
   ModelDesign design_;  // points into spec_
   Hash128 hash_;
-  std::unique_ptr<backend::WeightMemory> memory_;  // of the matrices below
+  std::unique_ptr<backend::WeightMemory> memory_;  // of the weights below
   bool quantized_ = false;
   ops::PackedMatrix embed_;  // [V, D]
   ops::PackedMatrix head_;   // [V, D]; empty when tied
-  std::vector<float> final_norm_;
+  tensor::Vector final_norm_;
   std::vector<Bound> sub_;  // as design_.sub
 };
 

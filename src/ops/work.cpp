@@ -36,16 +36,10 @@ backend::Work attention_work(const AttentionArgs& args) {
   return work;
 }
 
-void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const PackedMatrix& weights, float* y, int64_t y_stride) {
-  const backend::ProfileScope part(ctx, name, [&] { return product_work(weights, tokens); });
-  const MatmulArgs args{.x = x,
-                        .x_stride = weights.cols(),
-                        .tokens = tokens,
-                        .weights = &weights,
-                        .y = y,
-                        .y_stride = y_stride == 0 ? weights.rows() : y_stride};
-  ctx.reference() ? ref::matmul(ctx, args) : cpu::matmul(ctx, args);
+void project(backend::Context& ctx, const char* name, tensor::ConstRows x,
+             const PackedMatrix& weights, tensor::Rows y) {
+  const backend::ProfileScope part(ctx, name, [&] { return product_work(weights, x.rows); });
+  matmul(ctx, x, weights, y);
 }
 
 Limit limit_of(const backend::Work& work, const backend::MachineLimits& machine) {

@@ -13,10 +13,9 @@ backend::Work product_work(const PackedMatrix& weights, int64_t tokens);
 // The visible keys and values once for every segment, whatever its rows and query groups.
 backend::Work attention_work(const AttentionArgs& args);
 
-// y [T, N] = x [T, K] W^T as the part `name` of a profile; x contiguous, rows of y y_stride apart
-// (0: contiguous).
-void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-             const PackedMatrix& weights, float* y, int64_t y_stride = 0);
+// y [T, N] = x [T, K] W^T as the part `name` of a profile.
+void project(backend::Context& ctx, const char* name, tensor::ConstRows x,
+             const PackedMatrix& weights, tensor::Rows y);
 
 // The least time on this machine: the reads, or the arithmetic if that takes longer.
 struct Limit {

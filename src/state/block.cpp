@@ -3,34 +3,20 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/asan.h"
 #include "base/check.h"
 #include "base/out_of_memory.h"
 #include "base/round_up.h"
-#ifdef HEDDLE_ASAN
-#include <sanitizer/asan_interface.h>
-#endif
 
 namespace heddle::state {
 
 namespace {
 
+using backend::close_to_use;
+using backend::open_to_use;
+
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kLargestSlab = int64_t{16} << 20;
-
-// AddressSanitizer reports who touches a block that is free, or the gap behind one in use.
-#ifdef HEDDLE_ASAN
-constexpr int64_t kGap = kAlignment;
-void open_to_use(void* data, int64_t bytes) {
-  __asan_unpoison_memory_region(data, static_cast<size_t>(bytes));
-}
-void close_to_use(void* data, int64_t bytes) {
-  __asan_poison_memory_region(data, static_cast<size_t>(bytes));
-}
-#else
-constexpr int64_t kGap = 0;
-void open_to_use(void*, int64_t) {}
-void close_to_use(void*, int64_t) {}
-#endif
 
 // The fewest huge pages that blocks of so many bytes fill to 7/8, or the best of those up to the
 // largest slab.
@@ -64,7 +50,7 @@ BlockPool::~BlockPool() {
 }
 
 Status BlockPool::add_slab(Shelf& shelf, int64_t bytes) {
-  const int64_t stride = round_up(bytes, kAlignment) + kGap;
+  const int64_t stride = round_up(bytes, kAlignment) + backend::kGap;
   HEDDLE_TRY(backend::Mapping memory,
              backend::Mapping::of(memory_, slab_bytes(stride), "pages and summaries"));
   const int64_t count = memory.bytes() / stride;

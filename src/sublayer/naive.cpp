@@ -1,5 +1,6 @@
 #include "sublayer/naive.h"
 
+#include "backend/weight_memory.h"
 #include "base/check.h"
 #include "ops/naive.h"
 
@@ -8,7 +9,8 @@ namespace heddle::sublayer {
 std::vector<float> NaiveRun::product(std::string_view matrix, std::span<const float> rows) const {
   const auto source = weights.matrix(matrix);
   HEDDLE_CHECK(source.has_value(), "naive form: no such matrix");
-  const auto packed = ops::pack(ctx.pool, {&*source, 1}, {});
+  backend::WeightMemory memory;
+  const auto packed = ops::pack(ctx.pool, {&*source, 1}, {.memory = &memory});
   HEDDLE_CHECK(packed.has_value(), "naive form: a matrix that cannot be packed");
   std::vector<float> y(static_cast<size_t>(tokens * source->rows));
   ops::naive::matmul(ctx, {.x = rows.data(),

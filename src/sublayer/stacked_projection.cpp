@@ -29,10 +29,11 @@ Result<StackedProjection> StackedProjection::bind(ThreadPool& pool, WeightSource
   return result;
 }
 
-void StackedProjection::project(backend::Context& ctx, const char* name, const float* x,
-                                int64_t tokens, float* y) const {
-  ops::project(ctx, name, x, tokens, rest_, y, width());
-  if (gates_.rows() > 0) ops::project(ctx, name, x, tokens, gates_, y + rest_.rows(), width());
+void StackedProjection::project(backend::Context& ctx, const char* name, tensor::ConstRows x,
+                                tensor::Rows y) const {
+  ops::project(ctx, name, x, rest_, y.columns(0, rest_.rows()));
+  if (gates_.rows() > 0)
+    ops::project(ctx, name, x, gates_, y.columns(rest_.rows(), gates_.rows()));
 }
 
 }  // namespace heddle::sublayer

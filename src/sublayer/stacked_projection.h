@@ -19,9 +19,8 @@ class StackedProjection {
                                         const std::vector<std::string_view>& names, int64_t gates,
                                         const ops::PackOptions& options);
 
-  // y [tokens, width()] contiguous, x [tokens, K] contiguous; name: a literal for the profile.
-  void project(backend::Context& ctx, const char* name, const float* x, int64_t tokens,
-               float* y) const;
+  // y [tokens, width()], x [tokens, K]; name: a literal for the profile.
+  void project(backend::Context& ctx, const char* name, tensor::ConstRows x, tensor::Rows y) const;
   int64_t width() const { return rest_.rows() + gates_.rows(); }
   int64_t bytes() const { return rest_.bytes() + (gates_.rows() == 0 ? 0 : gates_.bytes()); }
 

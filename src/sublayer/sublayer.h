@@ -20,6 +20,7 @@
 #include "sublayer/params.h"
 #include "sublayer/precision.h"
 #include "sublayer/weight.h"
+#include "tensor/rows.h"
 
 namespace heddle::sublayer {
 
@@ -33,12 +34,13 @@ struct Cost {
 class SubLayer {
  public:
   virtual ~SubLayer() = default;
-  // x [T, D] float32, already normalised; y [T, D] overwritten. Without state parts a row depends
-  // on itself alone, and of the batch only `tokens` counts. With them it writes the records of
-  // every row, folds where they complete a block (PartView::next_summary, draft_summary), and a row
-  // depends on its sequence's earlier records and ancestors only.
-  virtual void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
-                       const state::StateView& state, float* y) const = 0;
+  // x [T, D], already normalised; y [T, D] overwritten; both float32, where the context's kernels
+  // run, and apart. Without state parts a row depends on itself alone, and of the batch only
+  // `tokens` counts. With them it writes the records of every row, folds where they complete a
+  // block (PartView::next_summary, draft_summary), and a row depends on its sequence's earlier
+  // records and ancestors only.
+  virtual void forward(backend::Context& ctx, const state::BatchView& batch, tensor::ConstRows x,
+                       const state::StateView& state, tensor::Rows y) const = 0;
   virtual int64_t weight_bytes() const = 0;  // memory held
 };
 
@@ -48,6 +50,7 @@ class Design {
   virtual std::vector<state::StatePart> state_parts() const = 0;
   virtual std::vector<WeightSpec> weights() const = 0;
   virtual Cost cost(int64_t position) const = 0;
+  // Weights lie in options.memory, which must outlive the sub-layer.
   virtual Result<std::unique_ptr<SubLayer>> bind(ThreadPool& pool, WeightSource& source,
                                                  const ops::PackOptions& options) const = 0;
 };

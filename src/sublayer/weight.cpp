@@ -34,6 +34,11 @@ std::vector<float> draw(const WeightSpec& weight, Rng& rng) {
   return values;
 }
 
+Result<tensor::Vector> WeightSource::vector(std::string_view name, backend::WeightMemory& memory) {
+  HEDDLE_TRY(const std::vector<float> read, values(name));
+  return tensor::Vector::of(read, memory);
+}
+
 Result<std::shared_ptr<const ops::Rope>> WeightSource::rope(const ops::RopeSpec& spec) {
   HEDDLE_TRY(ops::Rope tables, ops::make_rope(spec));
   return std::make_shared<const ops::Rope>(std::move(tables));

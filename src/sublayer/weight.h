@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "ops/elementwise/rope.h"
 #include "ops/matmul/matmul.h"
+#include "tensor/vector.h"
 
 namespace heddle::sublayer {
 
@@ -58,6 +59,8 @@ class WeightSource {
   virtual ~WeightSource() = default;
   virtual Result<ops::MatrixSource> matrix(std::string_view name) = 0;
   virtual Result<std::vector<float>> values(std::string_view name) = 0;
+  // The same as kernels read them, in `memory`.
+  Result<tensor::Vector> vector(std::string_view name, backend::WeightMemory& memory);
   // Tables of a rotation. A model's layers share equal ones.
   virtual Result<std::shared_ptr<const ops::Rope>> rope(const ops::RopeSpec& spec);
 };

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/weight_memory.h"
 #include "base/rng.h"
 #include "state/sequence_state.h"
 #include "sublayer/random_weights.h"
@@ -25,7 +26,7 @@ class MixerRig {
     design = std::move(*made);
     layout = *state::StateLayout::make({design->state_parts()});
     sublayer::RandomWeights drawn = weights();
-    auto bound = design->bind(pool, drawn, {});
+    auto bound = design->bind(pool, drawn, {.memory = &weight_memory});
     EXPECT_TRUE(bound.has_value()) << (bound ? "" : bound.error().message);
     mixer = std::move(*bound);
     width = *mixer_case.params.integer("d_model");
@@ -54,7 +55,7 @@ class MixerRig {
         parts, layout, [this](int32_t token, int64_t position) { return input(token, position); });
     OutputRows y(step.batch().tokens, width);
     if (step.batch().tokens > 0)
-      mixer->forward(context, step.batch(), step.x(), step.state(), y.data());
+      mixer->forward(context, step.batch(), step.x(width), step.state(), y.rows());
     const Rows rows = y.take();
     std::vector<Rows> result;
     auto begin = rows.begin();
@@ -86,6 +87,7 @@ class MixerRig {
   }
 
   state::BlockPool blocks;
+  backend::WeightMemory weight_memory;
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context context;

@@ -30,6 +30,9 @@ class ScarceMemory : public backend::Memory {
     backend::host_memory().unmap(data, bytes);
     mapped_ -= (bytes + backend::kHugePage - 1) / backend::kHugePage * backend::kHugePage;
   }
+  Status write(std::byte* to, std::span<const std::byte> from) override {
+    return backend::host_memory().write(to, from);
+  }
   bool host() const override { return true; }
 
  private:

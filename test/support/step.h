@@ -12,6 +12,7 @@
 
 #include "base/rng.h"
 #include "state/step.h"
+#include "tensor/rows.h"
 
 namespace heddle::test {
 
@@ -57,6 +58,7 @@ class StepLayout {
   const state::BatchView& batch() const { return batch_; }
   state::StateView state() const { return step_.state(0); }
   const float* x() const { return x_.data(); }  // [tokens, width of an input row]
+  tensor::ConstRows x(int64_t width) const { return {x_.data(), batch_.tokens, width}; }
 
  private:
   state::StepBatch step_;
@@ -74,6 +76,7 @@ class OutputRows {
            std::numeric_limits<float>::quiet_NaN()) {}
 
   float* data() { return y_.data() + kGuard; }
+  tensor::Rows rows() { return {data(), tokens_, width_}; }
 
   // The rows; expects that all of them were written, with finite values, and nothing around them.
   Rows take() const {

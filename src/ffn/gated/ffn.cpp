@@ -25,22 +25,22 @@ class Gated : public sublayer::SubLayer {
  public:
   Gated(const Config& config, Weights weights) : c_(config), w_(std::move(weights)) {}
 
-  void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
-               const state::StateView&, float* y) const override {
+  void forward(backend::Context& ctx, const state::BatchView& batch, tensor::ConstRows x,
+               const state::StateView&, tensor::Rows y) const override {
     if (batch.tokens == 0) return;
     const backend::ArenaScope scope(ctx.scratch);
-    auto* gate_up = ctx.scratch.allocate<float>(batch.tokens * 2 * c_.width);
-    auto* mixed = ctx.scratch.allocate<float>(batch.tokens * c_.width);
-    ops::project(ctx, "ffn gate and up", x, batch.tokens, w_.in, gate_up);
+    const tensor::Rows gate_up = tensor::scratch_rows(ctx.scratch, batch.tokens, 2 * c_.width);
+    const tensor::Rows mixed = tensor::scratch_rows(ctx.scratch, batch.tokens, c_.width);
+    ops::project(ctx, "ffn gate and up", x, w_.in, gate_up);
     {
       const backend::ProfileScope part(ctx, "ffn activation");
-      ops::gated(ctx, {.gate_up = gate_up,
+      ops::gated(ctx, {.gate_up = gate_up.f32(),
                        .tokens = batch.tokens,
                        .width = c_.width,
                        .activation = c_.activation,
-                       .out = mixed});
+                       .out = mixed.f32()});
     }
-    ops::project(ctx, "ffn down", mixed, batch.tokens, w_.out, y);
+    ops::project(ctx, "ffn down", mixed, w_.out, y);
   }
 
   int64_t weight_bytes() const override { return w_.in.bytes() + w_.out.bytes(); }

@@ -6,6 +6,7 @@
 #include "backend/profile.h"
 #include "ops/elementwise/activation.h"
 #include "ops/elementwise/norm.h"
+#include "ops/rows/rows.h"
 #include "ops/work.h"
 
 namespace heddle::mixers::full_attention {
@@ -15,39 +16,30 @@ struct Weights {
   ops::PackedMatrix in;   // [projected_width, D]: v | k | q | gate
   ops::PackedMatrix out;  // [D, H V]
   std::shared_ptr<const ops::Rope> rope;
-  std::vector<float> in_bias;   // [projected_width] or empty
-  std::vector<float> out_bias;  // [D] or empty
-  std::vector<float> q_norm;
-  std::vector<float> k_norm;
-  std::vector<float> sinks;  // [H] or empty
+  tensor::Vector in_bias;   // [projected_width] or empty
+  tensor::Vector out_bias;  // [D] or empty
+  tensor::Vector q_norm;
+  tensor::Vector k_norm;
+  tensor::Vector sinks;  // [H] or empty
 };
-
-void add_bias(backend::Context& ctx, const std::vector<float>& bias, int64_t tokens, float* y) {
-  if (bias.empty()) return;
-  const auto width = static_cast<int64_t>(bias.size());
-  const int64_t grain = std::max<int64_t>(1, 32768 / width);
-  ctx.pool.parallel_for(tokens, grain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      for (int64_t i = 0; i < width; ++i) y[t * width + i] += bias[static_cast<size_t>(i)];
-  });
-}
 
 class AttentionMixer : public sublayer::SubLayer {
  public:
   AttentionMixer(const AttentionConfig& config, Weights weights)
       : c_(config), w_(std::move(weights)) {}
 
-  void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
-               const state::StateView& state, float* y) const override {
+  void forward(backend::Context& ctx, const state::BatchView& batch, tensor::ConstRows x,
+               const state::StateView& state, tensor::Rows y) const override {
     if (batch.tokens == 0) return;
     const backend::ArenaScope scope(ctx.scratch);
     const int64_t stride = c_.projected_width();
-    auto* v = ctx.scratch.allocate<float>(batch.tokens * stride);
-    auto* mixed = ctx.scratch.allocate<float>(batch.tokens * c_.out_width());
+    const tensor::Rows projected = tensor::scratch_rows(ctx.scratch, batch.tokens, stride);
+    const tensor::Rows mixed = tensor::scratch_rows(ctx.scratch, batch.tokens, c_.out_width());
+    float* v = projected.f32();
     float* k = v + c_.v_width();
     float* q = k + c_.k_width();
-    ops::project(ctx, "attention in", x, batch.tokens, w_.in, v);
-    add_bias(ctx, w_.in_bias, batch.tokens, v);
+    ops::project(ctx, "attention in", x, w_.in, projected);
+    ops::add_bias(ctx, w_.in_bias, projected);
     const ops::KvView kv{shape(c_), &batch, &state, 0, 1};
     {
       const backend::ProfileScope part(ctx, "q k norm, rope, store");
@@ -64,10 +56,10 @@ class AttentionMixer : public sublayer::SubLayer {
     attention.scale = static_cast<float>(c_.scale);
     attention.soft_cap = static_cast<float>(c_.soft_cap);
     attention.window = c_.window;
-    attention.sinks = w_.sinks.empty() ? nullptr : w_.sinks.data();
+    attention.sinks = w_.sinks.data();
     attention.q = q;
     attention.q_stride = stride;
-    attention.out = mixed;
+    attention.out = mixed.f32();
     attention.out_stride = c_.out_width();
     {
       const backend::ProfileScope part(ctx, "attention",
@@ -75,16 +67,15 @@ class AttentionMixer : public sublayer::SubLayer {
       ops::attention(ctx, attention);
     }
     if (c_.output_gate)
-      ops::sigmoid_gate(
-          ctx, {q + c_.q_width(), stride, batch.tokens, c_.out_width(), mixed, c_.out_width()});
-    ops::project(ctx, "attention out", mixed, batch.tokens, w_.out, y);
-    add_bias(ctx, w_.out_bias, batch.tokens, y);
+      ops::sigmoid_gate(ctx, {q + c_.q_width(), stride, batch.tokens, c_.out_width(), mixed.f32(),
+                              c_.out_width()});
+    ops::project(ctx, "attention out", mixed, w_.out, y);
+    ops::add_bias(ctx, w_.out_bias, y);
   }
 
   int64_t weight_bytes() const override {
-    const size_t values = w_.in_bias.size() + w_.out_bias.size() + w_.q_norm.size() +
-                          w_.k_norm.size() + w_.sinks.size();
-    return w_.in.bytes() + w_.out.bytes() + static_cast<int64_t>(values * sizeof(float));
+    return w_.in.bytes() + w_.out.bytes() + w_.in_bias.bytes() + w_.out_bias.bytes() +
+           w_.q_norm.bytes() + w_.k_norm.bytes() + w_.sinks.bytes();
   }
 
   static ops::KvShape shape(const AttentionConfig& c) {
@@ -93,7 +84,7 @@ class AttentionMixer : public sublayer::SubLayer {
 
  private:
   void normalize(backend::Context& ctx, int64_t tokens, float* x, int64_t heads,
-                 const std::vector<float>& weight) const {
+                 const tensor::Vector& weight) const {
     if (c_.qk_norm == QkNorm::none) return;
     ops::RmsNormArgs norm;
     norm.x = x;
@@ -189,21 +180,24 @@ class AttentionDesign : public sublayer::Design {
     const ops::MatrixSource in[] = {std::move(v), std::move(k), std::move(q)};
     HEDDLE_TRY(w.in, ops::pack(pool, in, options));
     HEDDLE_TRY(w.out, ops::pack(pool, std::span(&o, 1), options));
+    backend::WeightMemory& memory = *options.memory;
     if (c_.qkv_bias) {
+      std::vector<float> all;
       for (const char* name : {"v_bias", "k_bias", "q_bias"}) {
         HEDDLE_TRY(const std::vector<float> bias, source.values(name));
-        w.in_bias.insert(w.in_bias.end(), bias.begin(), bias.end());
+        all.insert(all.end(), bias.begin(), bias.end());
       }
+      HEDDLE_TRY(w.in_bias, tensor::Vector::of(all, memory));
     }
     if (c_.o_bias) {
-      HEDDLE_TRY(w.out_bias, source.values("o_bias"));
+      HEDDLE_TRY(w.out_bias, source.vector("o_bias", memory));
     }
     if (c_.qk_norm != QkNorm::none) {
-      HEDDLE_TRY(w.q_norm, source.values("q_norm"));
-      HEDDLE_TRY(w.k_norm, source.values("k_norm"));
+      HEDDLE_TRY(w.q_norm, source.vector("q_norm", memory));
+      HEDDLE_TRY(w.k_norm, source.vector("k_norm", memory));
     }
     if (c_.sinks) {
-      HEDDLE_TRY(w.sinks, source.values("sinks"));
+      HEDDLE_TRY(w.sinks, source.vector("sinks", memory));
     }
     ops::RopeSpec rope = c_.rope;
     if (c_.rope_freqs) {

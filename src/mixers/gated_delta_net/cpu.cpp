@@ -47,8 +47,8 @@ class DeltaRule {
   }
   float log_decay(const linear::Row& row, int64_t head) const {
     const float x =
-        projected(row.batch)[s_.decay_at(head)] + args_.weights.dt_bias[static_cast<size_t>(head)];
-    return args_.weights.decay[static_cast<size_t>(head)] * lanes::softplus(x);
+        projected(row.batch)[s_.decay_at(head)] + args_.weights.dt_bias.data()[head];
+    return args_.weights.decay.data()[head] * lanes::softplus(x);
   }
   // y = o / sqrt(mean o^2 + eps) w SiLU(z)
   void finish(int64_t row, int64_t head, float* o) const {

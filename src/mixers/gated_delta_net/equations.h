@@ -35,8 +35,8 @@ class Equations {
   }
   Values log_decay(const linear::Row& row, int64_t head) const {
     const Real x = inputs_.projected(row, s_.decay_at(head)) +
-                   Real(args_.weights.dt_bias[static_cast<size_t>(head)]);
-    return {Real(args_.weights.decay[static_cast<size_t>(head)]) * linear::softplus(x)};
+                   Real(args_.weights.dt_bias.data()[head]);
+    return {Real(args_.weights.decay.data()[head]) * linear::softplus(x)};
   }
   Real skip(int64_t) const { return 0; }
   Values finish(const linear::Row& row, const Values& o) const {

@@ -286,6 +286,7 @@ TEST(GatedDeltaNet, RequantisedProjectionsKeepTheGatesApart) {
   sublayer::RandomWeights weights(*rig.design, 7);
   ops::PackOptions options;
   options.quantize = DType::q8_0;
+  options.memory = &rig.weight_memory;
   rig.mixer = std::move(*rig.design->bind(rig.pool, weights, options));
   EXPECT_LT(rig.mixer->weight_bytes(), exact_bytes);
   auto whole = rig.sequence(), parts = rig.sequence();

@@ -10,6 +10,7 @@
 #include "ops/conv/causal_conv.h"
 #include "ops/linear_attention/linear_attention.h"
 #include "sublayer/sublayer.h"
+#include "tensor/vector.h"
 
 namespace heddle::mixers::gated_delta_net {
 
@@ -45,10 +46,10 @@ struct Sizes : linear::FoldShape {
 
 // All but the matrices.
 struct Weights {
-  std::vector<float> conv;     // [taps, channels()]
-  std::vector<float> decay;    // [HV] = -exp(A_log)
-  std::vector<float> dt_bias;  // [HV]
-  std::vector<float> norm;     // [V]
+  tensor::Vector conv;     // [taps, channels()]
+  tensor::Vector decay;    // [HV] = -exp(A_log)
+  tensor::Vector dt_bias;  // [HV]
+  tensor::Vector norm;     // [V]
 };
 
 struct MixArgs : linear::FoldArgs {
@@ -85,7 +86,9 @@ std::vector<float> naive(const sublayer::NaiveRun& run);
 std::vector<sublayer::Probe> probes();
 // The parameters, checked.
 Result<Sizes> read_sizes(const sublayer::Params& params);
-Result<Weights> read_weights(sublayer::WeightSource& source, const Sizes& sizes);
+// In `memory`, which must outlive them.
+Result<Weights> read_weights(sublayer::WeightSource& source, const Sizes& sizes,
+                             backend::WeightMemory& memory);
 // In the order of kConvPart, kDeltaPart.
 std::vector<state::StatePart> state_parts(const Sizes& sizes);
 // What the kernels cannot do without for the batch.

@@ -17,26 +17,27 @@ class GatedDeltaNet : public sublayer::SubLayer {
                 Weights weights)
       : sizes_(sizes), in_(std::move(in)), out_(std::move(out)), weights_(std::move(weights)) {}
 
-  void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
-               const state::StateView& state, float* y) const override {
+  void forward(backend::Context& ctx, const state::BatchView& batch, tensor::ConstRows x,
+               const state::StateView& state, tensor::Rows y) const override {
     if (batch.tokens == 0) return;
     const backend::ArenaScope scope(ctx.scratch);
-    auto* projected = ctx.scratch.allocate<float>(batch.tokens * sizes_.projected());
-    auto* mixed = ctx.scratch.allocate<float>(batch.tokens * sizes_.value_width());
-    in_.project(ctx, "delta in", x, batch.tokens, projected);
+    const tensor::Rows projected =
+        tensor::scratch_rows(ctx.scratch, batch.tokens, sizes_.projected());
+    const tensor::Rows mixed =
+        tensor::scratch_rows(ctx.scratch, batch.tokens, sizes_.value_width());
+    in_.project(ctx, "delta in", x, projected);
     MixArgs args(sizes_, weights_);
-    args.set_step(batch, state, projected, mixed);
+    args.set_step(batch, state, projected.f32(), mixed.f32());
     {
       const backend::ProfileScope part(ctx, "delta rule", [&] { return mix_work(sizes_, batch); });
       ctx.reference() ? ref::mix(ctx, args) : cpu::mix(ctx, args);
     }
-    ops::project(ctx, "delta out", mixed, batch.tokens, out_, y);
+    ops::project(ctx, "delta out", mixed, out_, y);
   }
 
   int64_t weight_bytes() const override {
-    const size_t values = weights_.conv.size() + weights_.decay.size() + weights_.dt_bias.size() +
-                          weights_.norm.size();
-    return in_.bytes() + out_.bytes() + static_cast<int64_t>(values * sizeof(float));
+    return in_.bytes() + out_.bytes() + weights_.conv.bytes() + weights_.decay.bytes() +
+           weights_.dt_bias.bytes() + weights_.norm.bytes();
   }
 
  private:
@@ -86,7 +87,7 @@ class Design : public sublayer::Design {
     HEDDLE_TRY(auto in, sublayer::StackedProjection::bind(pool, source, kInputs, 2, options));
     HEDDLE_TRY(const ops::MatrixSource matrix, source.matrix("out_proj"));
     HEDDLE_TRY(auto out, ops::pack(pool, std::span(&matrix, 1), options));
-    HEDDLE_TRY(Weights weights, read_weights(source, s_));
+    HEDDLE_TRY(Weights weights, read_weights(source, s_, *options.memory));
     return std::make_unique<GatedDeltaNet>(s_, std::move(in), std::move(out), std::move(weights));
   }
 
@@ -121,16 +122,18 @@ Result<Sizes> read_sizes(const sublayer::Params& params) {
   return s;
 }
 
-Result<Weights> read_weights(sublayer::WeightSource& source, const Sizes& s) {
+Result<Weights> read_weights(sublayer::WeightSource& source, const Sizes& s,
+                             backend::WeightMemory& memory) {
   Weights w;
   HEDDLE_TRY(const std::vector<float> conv, source.values("conv"));
-  w.conv = ops::transpose_taps(conv, s.channels(), s.taps);
-  HEDDLE_TRY(w.decay, source.values("decay"));
-  HEDDLE_TRY(w.dt_bias, source.values("dt_bias"));
-  HEDDLE_TRY(w.norm, source.values("norm"));
-  for (size_t h = 0; h < w.decay.size(); ++h)
-    if (!(w.decay[h] <= 0))
-      return fail("gated_delta_net: decay[{}] is {}, expected -exp(A_log) <= 0", h, w.decay[h]);
+  HEDDLE_TRY(w.conv, tensor::Vector::of(ops::transpose_taps(conv, s.channels(), s.taps), memory));
+  HEDDLE_TRY(const std::vector<float> decay, source.values("decay"));
+  for (size_t h = 0; h < decay.size(); ++h)
+    if (!(decay[h] <= 0))
+      return fail("gated_delta_net: decay[{}] is {}, expected -exp(A_log) <= 0", h, decay[h]);
+  HEDDLE_TRY(w.decay, tensor::Vector::of(decay, memory));
+  HEDDLE_TRY(w.dt_bias, source.vector("dt_bias", memory));
+  HEDDLE_TRY(w.norm, source.vector("norm", memory));
   return w;
 }
 

@@ -11,7 +11,8 @@ namespace heddle::mixers::gated_delta_net {
 std::vector<float> naive(const sublayer::NaiveRun& run) {
   const auto sizes = read_sizes(run.params);
   HEDDLE_CHECK(sizes.has_value(), "naive form: parameters that no design takes");
-  const auto weights = read_weights(run.weights, *sizes);
+  backend::WeightMemory memory;
+  const auto weights = read_weights(run.weights, *sizes, memory);
   HEDDLE_CHECK(weights.has_value(), "naive form: weights that no design takes");
   std::vector<float> mixed;
   for (const auto& row : recurrence<float>(MixArgs(*sizes, *weights), run.stacked(kInputs, run.x)))

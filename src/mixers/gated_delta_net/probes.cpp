@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 
+#include "base/check.h"
 #include "base/rng.h"
 #include "mixers/gated_delta_net/equations.h"
 
@@ -22,12 +23,13 @@ class MixRun : public sublayer::ProbeRun {
   MixRun(const Sizes& sizes, int64_t tokens)
       : s_(sizes),
         projected_(random_values(tokens * sizes.projected(), 1)),
-        weights_{random_values(sizes.taps * sizes.channels(), 2, 0.5f),
-                 random_values(sizes.value_heads, 3), random_values(sizes.value_heads, 4),
-                 random_values(sizes.value_dim, 5, 0.2f)},
         y_(static_cast<size_t>(tokens * sizes.value_width())) {
-    for (float& value : weights_.decay) value = -std::exp(value);
-    for (float& value : weights_.norm) value += 1;
+    std::vector<float> decay = random_values(sizes.value_heads, 3);
+    for (float& value : decay) value = -std::exp(value);
+    std::vector<float> norm = random_values(sizes.value_dim, 5, 0.2f);
+    for (float& value : norm) value += 1;
+    weights_ = {vector(random_values(sizes.taps * sizes.channels(), 2, 0.5f)), vector(decay),
+                vector(random_values(sizes.value_heads, 4)), vector(norm)};
   }
 
   void run(backend::Context& ctx, const state::BatchView& batch,
@@ -50,7 +52,14 @@ class MixRun : public sublayer::ProbeRun {
   }
 
  private:
+  tensor::Vector vector(const std::vector<float>& values) {
+    auto stored = tensor::Vector::of(values, memory_);
+    HEDDLE_CHECK(stored.has_value(), "{}", stored.error().message);
+    return *stored;
+  }
+
   Sizes s_;
+  backend::WeightMemory memory_;
   std::vector<float> projected_;
   Weights weights_;
   std::vector<float> y_;

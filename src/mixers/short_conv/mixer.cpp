@@ -14,9 +14,9 @@ namespace short_conv {
 namespace {
 
 struct Weights {
-  ops::PackedMatrix in;     // [3 D, D]
-  ops::PackedMatrix out;    // [D, D]
-  std::vector<float> conv;  // [taps, D]
+  ops::PackedMatrix in;   // [3 D, D]
+  ops::PackedMatrix out;  // [D, D]
+  tensor::Vector conv;    // [taps, D]
 };
 
 class ShortConv : public sublayer::SubLayer {
@@ -24,20 +24,19 @@ class ShortConv : public sublayer::SubLayer {
   ShortConv(int64_t d_model, int64_t taps, Weights weights)
       : d_model_(d_model), taps_(taps), weights_(std::move(weights)) {}
 
-  void forward(backend::Context& ctx, const state::BatchView& batch, const float* x,
-               const state::StateView& state, float* y) const override {
+  void forward(backend::Context& ctx, const state::BatchView& batch, tensor::ConstRows x,
+               const state::StateView& state, tensor::Rows y) const override {
     if (batch.tokens == 0) return;
     const backend::ArenaScope scope(ctx.scratch);
-    auto* projected = ctx.scratch.allocate<float>(batch.tokens * 3 * d_model_);
-    auto* mixed = ctx.scratch.allocate<float>(batch.tokens * d_model_);
-    ops::project(ctx, "short conv in", x, batch.tokens, weights_.in, projected);
-    convolve(ctx, batch, state, projected, mixed);
-    ops::project(ctx, "short conv out", mixed, batch.tokens, weights_.out, y);
+    const tensor::Rows projected = tensor::scratch_rows(ctx.scratch, batch.tokens, 3 * d_model_);
+    const tensor::Rows mixed = tensor::scratch_rows(ctx.scratch, batch.tokens, d_model_);
+    ops::project(ctx, "short conv in", x, weights_.in, projected);
+    convolve(ctx, batch, state, projected.f32(), mixed.f32());
+    ops::project(ctx, "short conv out", mixed, weights_.out, y);
   }
 
   int64_t weight_bytes() const override {
-    return weights_.in.bytes() + weights_.out.bytes() +
-           static_cast<int64_t>(weights_.conv.size() * sizeof(float));
+    return weights_.in.bytes() + weights_.out.bytes() + weights_.conv.bytes();
   }
 
  private:
@@ -118,7 +117,8 @@ class Design : public sublayer::Design {
     HEDDLE_TRY(ops::MatrixSource out, source.matrix("out_proj"));
     HEDDLE_TRY(w.out, ops::pack(pool, std::span(&out, 1), options));
     HEDDLE_TRY(const std::vector<float> conv, source.values("conv"));
-    w.conv = ops::transpose_taps(conv, d_model_, taps_);
+    HEDDLE_TRY(w.conv,
+               tensor::Vector::of(ops::transpose_taps(conv, d_model_, taps_), *options.memory));
     return std::make_unique<ShortConv>(d_model_, taps_, std::move(w));
   }
 

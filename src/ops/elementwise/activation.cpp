@@ -1,5 +1,7 @@
 #include "ops/elementwise/activation.h"
 
+#include "base/check.h"
+
 namespace heddle::ops {
 
 void gated(backend::Context& ctx, const GatedArgs& args) {
@@ -11,6 +13,10 @@ void sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args) {
 }
 
 void add(backend::Context& ctx, const AddArgs& args) {
+  HEDDLE_CHECK(args.x.rows == args.y.rows && args.x.width == args.y.width && args.x.contiguous() &&
+                   args.y.contiguous(),
+               "{} rows of {}, {} apart, to {} of {}, {} apart", args.x.rows, args.x.width,
+               args.x.stride, args.y.rows, args.y.width, args.y.stride);
   ctx.reference() ? ref::add(ctx, args) : cpu::add(ctx, args);
 }
 

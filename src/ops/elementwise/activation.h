@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "backend/context.h"
+#include "tensor/rows.h"
 
 namespace heddle::ops {
 
@@ -28,9 +29,8 @@ struct SigmoidGateArgs {
 };
 // y = y_scale y + x_scale x; each product is rounded, then the sum: scales of 1 change no bit.
 struct AddArgs {
-  const float* x = nullptr;  // [count]
-  int64_t count = 0;
-  float* y = nullptr;  // [count]
+  tensor::ConstRows x;  // [T, D], as y contiguous
+  tensor::Rows y;       // [T, D]
   float x_scale = 1;
   float y_scale = 1;
 };

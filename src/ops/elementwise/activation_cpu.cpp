@@ -46,8 +46,8 @@ void sigmoid_gate_rows(const SigmoidGateArgs& args, int64_t begin, int64_t end) 
 }
 
 void add_range(const AddArgs& args, int64_t begin, int64_t end) {
-  const float* x = args.x;
-  float* y = args.y;
+  const float* x = args.x.f32();
+  float* y = args.y.f32();
   const F32x16 x_scale = set16(args.x_scale), y_scale = set16(args.y_scale);
   int64_t i = begin;
   for (; i + 16 <= end; i += 16)
@@ -96,7 +96,7 @@ void cpu::sigmoid_gate(backend::Context& ctx, const SigmoidGateArgs& args) {
 
 void cpu::add(backend::Context& ctx, const AddArgs& args) {
   const auto kernel = HWY_DYNAMIC_DISPATCH(add_range);
-  ctx.pool.parallel_for(args.count, kAddGrain,
+  ctx.pool.parallel_for(args.y.rows * args.y.width, kAddGrain,
                         [&](int64_t begin, int64_t end, int) { kernel(args, begin, end); });
 }
 

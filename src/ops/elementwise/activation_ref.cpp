@@ -33,8 +33,10 @@ void ref::sigmoid_gate(backend::Context&, const SigmoidGateArgs& args) {
 }
 
 void ref::add(backend::Context&, const AddArgs& args) {
-  for (int64_t i = 0; i < args.count; ++i)
-    args.y[i] = args.y[i] * args.y_scale + args.x[i] * args.x_scale;
+  const float* x = args.x.f32();
+  float* y = args.y.f32();
+  for (int64_t i = 0; i < args.y.rows * args.y.width; ++i)
+    y[i] = y[i] * args.y_scale + x[i] * args.x_scale;
 }
 
 }  // namespace heddle::ops

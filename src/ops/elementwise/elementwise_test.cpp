@@ -162,12 +162,12 @@ TEST(Add, AddsEveryElement) {
     auto plain = start;  // scales of one change no bit
     for (size_t i = 0; i < plain.size(); ++i) plain[i] += x[i];
     auto y = start;
-    cpu::add(b.ctx, {.x = x.data(), .count = n, .y = y.data()});
+    cpu::add(b.ctx, {.x = {x.data(), 1, n}, .y = {y.data(), 1, n}});
     EXPECT_EQ(y, plain);
     auto expected = start;
     y = start;
-    ref::add(b.ctx, {x.data(), n, expected.data(), 0.3f, 1.7f});
-    cpu::add(b.ctx, {x.data(), n, y.data(), 0.3f, 1.7f});
+    ref::add(b.ctx, {{x.data(), 1, n}, {expected.data(), 1, n}, 0.3f, 1.7f});
+    cpu::add(b.ctx, {{x.data(), 1, n}, {y.data(), 1, n}, 0.3f, 1.7f});
     EXPECT_EQ(y, expected);
   }
 }

@@ -1,15 +1,20 @@
 #include "ops/matmul/matmul.h"
 
+#include "base/check.h"
+
 namespace heddle::ops {
 
-void matmul(backend::Context& ctx, const float* x, int64_t tokens, const PackedMatrix& weights,
-            float* y) {
-  const MatmulArgs args{.x = x,
-                        .x_stride = weights.cols(),
-                        .tokens = tokens,
+void matmul(backend::Context& ctx, tensor::ConstRows x, const PackedMatrix& weights,
+            tensor::Rows y) {
+  HEDDLE_CHECK(x.rows == y.rows && x.width == weights.cols() && y.width == weights.rows(),
+               "{} rows of {} times {} x {} into {} rows of {}", x.rows, x.width, weights.rows(),
+               weights.cols(), y.rows, y.width);
+  const MatmulArgs args{.x = x.f32(),
+                        .x_stride = x.stride,
+                        .tokens = x.rows,
                         .weights = &weights,
-                        .y = y,
-                        .y_stride = weights.rows()};
+                        .y = y.f32(),
+                        .y_stride = y.stride};
   ctx.reference() ? ref::matmul(ctx, args) : cpu::matmul(ctx, args);
 }
 

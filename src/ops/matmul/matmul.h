@@ -10,6 +10,7 @@
 #include "backend/context.h"
 #include "base/dtype.h"
 #include "base/result.h"
+#include "tensor/rows.h"
 
 namespace heddle::backend {
 class WeightMemory;
@@ -33,9 +34,8 @@ struct PackOptions {
   // of 32.
   bool full_precision = false;
   // Requantise f32/f16/bf16 sources whose cols are a multiple of 32 on load (q8_0 or q4_0).
-  DType quantize = DType::f32;  // f32: leave as stored
-  // Where weights lie, longer than they; nullptr: memory of their own.
-  backend::WeightMemory* memory = nullptr;
+  DType quantize = DType::f32;              // f32: leave as stored
+  backend::WeightMemory* memory = nullptr;  // where weights lie, longer than they; expected
 };
 
 // Weights in the layout of the kernels, owned. Several sources of equal cols are stacked by rows (a
@@ -86,8 +86,8 @@ void matmul(backend::Context& ctx, const MatmulArgs& args);
 namespace cpu {
 void matmul(backend::Context& ctx, const MatmulArgs& args);
 }
-// Dispatches on ctx.kernels. Contiguous x and y.
-void matmul(backend::Context& ctx, const float* x, int64_t tokens, const PackedMatrix& weights,
-            float* y);
+// y [T, N] = x [T, K] W^T; dispatches on ctx.kernels.
+void matmul(backend::Context& ctx, tensor::ConstRows x, const PackedMatrix& weights,
+            tensor::Rows y);
 
 }  // namespace heddle::ops

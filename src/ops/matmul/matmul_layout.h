@@ -90,22 +90,16 @@ struct Section {
 };
 
 struct PackedMatrix::Impl {
-  struct Free {
-    Free() : owned(true) {}
-    explicit Free(bool own) : owned(own) {}
-    void operator()(std::byte* data) const;
-    bool owned;  // else part of a WeightMemory
-  };
   int64_t rows = 0;
   int64_t cols = 0;
   int64_t tiles = 0;
   int64_t bytes = 0;
   bool any_blocks = false;  // some section multiplies in int8
   std::vector<Section> sections;
-  std::unique_ptr<std::byte[], Free> data;  // 64-byte aligned
+  std::byte* data = nullptr;  // 64-byte aligned, in a WeightMemory
 
   const std::byte* tile(const Section& section, int64_t index) const {
-    return data.get() + section.offset + index * section.tile_bytes;
+    return data + section.offset + index * section.tile_bytes;
   }
 };
 

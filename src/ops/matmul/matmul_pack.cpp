@@ -2,7 +2,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include "backend/weight_memory.h"
@@ -323,10 +322,6 @@ class ReadBehind {
 
 }  // namespace
 
-void PackedMatrix::Impl::Free::operator()(std::byte* memory) const {
-  if (owned) std::free(memory);
-}
-
 PackedMatrix::PackedMatrix() : impl_(std::make_unique<Impl>()) {}
 PackedMatrix::~PackedMatrix() = default;
 PackedMatrix::PackedMatrix(PackedMatrix&&) noexcept = default;
@@ -335,19 +330,6 @@ PackedMatrix& PackedMatrix::operator=(PackedMatrix&&) noexcept = default;
 int64_t PackedMatrix::rows() const { return impl_->rows; }
 int64_t PackedMatrix::cols() const { return impl_->cols; }
 int64_t PackedMatrix::bytes() const { return impl_->bytes; }
-
-static Result<std::byte*> allocate(const PackedMatrix::Impl& matrix,
-                                   backend::WeightMemory* memory) {
-  if (memory == nullptr) {
-    void* own = std::aligned_alloc(64, static_cast<size_t>(round_up(matrix.bytes, 64)));
-    if (own == nullptr) return fail("out of memory for a matrix of {} bytes", matrix.bytes);
-    return static_cast<std::byte*>(own);
-  }
-  auto piece = memory->allocate(matrix.bytes);
-  if (!piece)
-    return fail("a matrix of {} x {}: {}", matrix.rows, matrix.cols, piece.error().message);
-  return piece;
-}
 
 Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> sources,
                           const PackOptions& options) {
@@ -368,8 +350,10 @@ Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> source
     impl.sections.push_back(s);
     jobs.push_back({&source, s});
   }
-  HEDDLE_TRY(std::byte * memory, allocate(impl, options.memory));
-  impl.data = {memory, PackedMatrix::Impl::Free{options.memory == nullptr}};
+  HEDDLE_CHECK(options.memory != nullptr, "no memory to pack weights into");
+  auto memory = options.memory->allocate(impl.bytes);
+  if (!memory) return fail("a matrix of {} x {}: {}", impl.rows, impl.cols, memory.error().message);
+  impl.data = *memory;
   for (const Job& job : jobs) {
     pool.parallel_for(job.section.tiles, 1, [&](int64_t begin, int64_t end, int) {
       std::vector<std::byte> converted;
@@ -377,7 +361,7 @@ Result<PackedMatrix> pack(ThreadPool& pool, std::span<const MatrixSource> source
       ReadBehind behind(*job.source, begin * kTileRows);
       for (int64_t t = begin; t < end; ++t) {
         pack_tile(job, t, converted, floats,
-                  impl.data.get() + job.section.offset + t * job.section.tile_bytes);
+                  impl.data + job.section.offset + t * job.section.tile_bytes);
         behind.read_to((t + 1) * kTileRows);
       }
     });

@@ -12,6 +12,7 @@
 
 #include "backend/context.h"
 #include "backend/target.h"
+#include "backend/weight_memory.h"
 #include "base/rng.h"
 #include "ops/naive.h"
 
@@ -92,8 +93,10 @@ struct Runner {
   ThreadPool pool;
   backend::Arena scratch;
   backend::Context ctx;
+  backend::WeightMemory memory;
 
-  PackedMatrix pack_all(const std::vector<MatrixSource>& sources, const PackOptions& options = {}) {
+  PackedMatrix pack_all(const std::vector<MatrixSource>& sources, PackOptions options = {}) {
+    options.memory = &memory;
     auto packed = pack(pool, sources, options);
     EXPECT_TRUE(packed) << packed.error().message;
     return std::move(*packed);
@@ -225,7 +228,9 @@ TEST(Pack, RefusesWhatItCannotMultiply) {
   ThreadPool pool(1);
   const FileMatrix a = random_matrix(DType::q4_0, 16, 64, 1);
   const FileMatrix b = random_matrix(DType::q4_0, 16, 32, 1);
+  backend::WeightMemory memory;
   const auto message = [&](std::vector<MatrixSource> sources, PackOptions options = {}) {
+    options.memory = &memory;
     const auto packed = pack(pool, sources, options);
     return packed ? std::string() : packed.error().message;
   };
@@ -421,11 +426,11 @@ TEST(Matmul, QuantisedBlocksDependOnThemselvesAlone) {
     ASSERT_TRUE(backend::use_target("auto"));
     std::vector<float> alone(kTokens * 48);
     for (int64_t i = 0; i < kTokens; ++i)
-      matmul(run.ctx, x.data() + i * kCols, 1, w, alone.data() + i * 48);
+      matmul(run.ctx, {x.data() + i * kCols, 1, kCols}, w, {alone.data() + i * 48, 1, 48});
     for (const std::string_view target : backend::supported_targets()) {
       ASSERT_TRUE(backend::use_target(target));
       std::vector<float> y(alone.size());
-      matmul(run.ctx, x.data(), kTokens, w, y.data());
+      matmul(run.ctx, {x.data(), kTokens, kCols}, w, {y.data(), kTokens, 48});
       for (size_t i = 0; i < y.size(); ++i)
         ASSERT_TRUE(std::memcmp(&y[i], &alone[i], 4) == 0 ||
                     (std::isnan(y[i]) && std::isnan(alone[i])))
@@ -478,14 +483,14 @@ TEST(Matmul, StridesAndAccumulate) {
                           .accumulate = true});
     for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(sum[i], 0.5f + y[i]);
     std::vector<float> plain(y.size(), NAN);
-    matmul(run.ctx, x.data(), 5, w, plain.data());
+    matmul(run.ctx, {x.data(), 5, 64}, w, {plain.data(), 5, 21});
     EXPECT_TRUE(same_bits(plain, y));
     run.ctx.kernels = backend::KernelSet::reference;
     std::vector<float> reference(y.size(), NAN);
-    matmul(run.ctx, x.data(), 5, w, reference.data());
+    matmul(run.ctx, {x.data(), 5, 64}, w, {reference.data(), 5, 21});
     run.ctx.kernels = backend::KernelSet::cpu;
     EXPECT_TRUE(same_bits(reference, run.multiply(w, x.data(), 5, true)));
-    matmul(run.ctx, x.data(), 0, w, nullptr);
+    matmul(run.ctx, {x.data(), 0, 64}, w, {nullptr, 0, 21});
   }
 }
 
