@@ -32,8 +32,7 @@ Result<StackedProjection> StackedProjection::bind(ThreadPool& pool, WeightSource
 void StackedProjection::project(backend::Context& ctx, const char* name, tensor::ConstRows x,
                                 tensor::Rows y) const {
   ops::project(ctx, name, x, rest_, y.columns(0, rest_.rows()));
-  if (gates_.rows() > 0)
-    ops::project(ctx, name, x, gates_, y.columns(rest_.rows(), gates_.rows()));
+  if (gates_.rows() > 0) ops::project(ctx, name, x, gates_, y.columns(rest_.rows(), gates_.rows()));
 }
 
 }  // namespace heddle::sublayer

@@ -46,8 +46,7 @@ class DeltaRule {
     return lanes::sigmoid(projected(row.batch)[s_.strength_at(head)]);
   }
   float log_decay(const linear::Row& row, int64_t head) const {
-    const float x =
-        projected(row.batch)[s_.decay_at(head)] + args_.weights.dt_bias.data()[head];
+    const float x = projected(row.batch)[s_.decay_at(head)] + args_.weights.dt_bias.data()[head];
     return args_.weights.decay.data()[head] * lanes::softplus(x);
   }
   // y = o / sqrt(mean o^2 + eps) w SiLU(z)

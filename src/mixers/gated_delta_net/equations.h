@@ -34,8 +34,8 @@ class Equations {
     return linear::sigmoid(inputs_.projected(row, s_.strength_at(head)));
   }
   Values log_decay(const linear::Row& row, int64_t head) const {
-    const Real x = inputs_.projected(row, s_.decay_at(head)) +
-                   Real(args_.weights.dt_bias.data()[head]);
+    const Real x =
+        inputs_.projected(row, s_.decay_at(head)) + Real(args_.weights.dt_bias.data()[head]);
     return {Real(args_.weights.decay.data()[head]) * linear::softplus(x)};
   }
   Real skip(int64_t) const { return 0; }
