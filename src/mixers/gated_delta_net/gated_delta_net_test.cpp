@@ -52,15 +52,17 @@ class DeltaRig : public test::FoldRig {
         s(sizes),
         inputs_(inputs) {
     Rng rng(11);
-    const auto fill = [&rng](std::vector<float>& x, int64_t count, float mean, float gain) {
-      x.resize(static_cast<size_t>(count));
+    const auto draw = [&rng](int64_t count, float mean, float gain) {
+      std::vector<float> x(static_cast<size_t>(count));
       for (float& value : x) value = mean + gain * rng.normal();
+      return x;
     };
-    fill(weights.conv, s.taps * s.channels(), 0.0f, 0.5f);
-    fill(weights.dt_bias, s.value_heads, -1.0f, 1.0f);
-    fill(weights.norm, s.value_dim, 1.0f, 0.2f);
-    fill(weights.decay, s.value_heads, 0.0f, 1.0f);
-    for (float& value : weights.decay) value = -std::exp(value);
+    weights.conv = stored(draw(s.taps * s.channels(), 0.0f, 0.5f));
+    weights.dt_bias = stored(draw(s.value_heads, -1.0f, 1.0f));
+    weights.norm = stored(draw(s.value_dim, 1.0f, 0.2f));
+    std::vector<float> decay = draw(s.value_heads, 0.0f, 1.0f);
+    for (float& value : decay) value = -std::exp(value);
+    weights.decay = stored(decay);
   }
 
   std::vector<float> input(int32_t token, int64_t position) const override {
@@ -86,7 +88,12 @@ class DeltaRig : public test::FoldRig {
   }
 
  private:
+  tensor::Vector stored(const std::vector<float>& values) {
+    return *tensor::Vector::of(values, memory_);
+  }
+
   Inputs inputs_;
+  backend::WeightMemory memory_;
 };
 
 template <class T>
@@ -239,8 +246,8 @@ Rows whole_mixer(const test::MixerRig& rig, const Sizes& s, const std::vector<in
       y.push_back(sum);
     }
   };
-  Weights weights{ops::transpose_taps(*source.values("conv"), s.channels(), s.taps),
-                  *source.values("decay"), *source.values("dt_bias"), *source.values("norm")};
+  backend::WeightMemory memory;
+  const Weights weights = *read_weights(source, s, memory);
   std::vector<std::vector<T>> inputs;
   for (size_t t = 0; t < tokens.size(); ++t) {
     const std::vector<float> row = rig.input(tokens[t], static_cast<int64_t>(t));
