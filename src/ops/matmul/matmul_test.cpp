@@ -504,7 +504,7 @@ TEST(Matmul, ValuesThatAreNotFiniteShow) {
       for (const std::string_view target : backend::supported_targets()) {
         ASSERT_TRUE(backend::use_target(target));
         std::vector<float> y(3 * 16);
-        matmul(run.ctx, x.data(), 3, w, y.data());
+        matmul(run.ctx, {x.data(), 3, 256}, w, {y.data(), 3, 16});
         for (int i = 0; i < 48; ++i)
           EXPECT_EQ(std::isfinite(y[i]), i / 16 != 1) << dtype_info(type).name << " " << target;
       }
